@@ -1,0 +1,65 @@
+"""When a checkpoint is due, and which checkpoints carry a snapshot.
+
+Time is an argument everywhere, so a test moves it by hand.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Cadence"]
+
+
+class Cadence:
+    """Counts events and seconds since the last checkpoint.
+
+    A checkpoint is due after ``events`` events exactly, or after ``seconds`` if at
+    least one event was read. One in ``every`` checkpoints carries a snapshot, and
+    fewer if snapshots would take more than ``max_overhead`` of the time: after one
+    that took ``c`` seconds the next waits for at least ``c / max_overhead``.
+    """
+
+    def __init__(
+        self,
+        events: int,
+        seconds: float,
+        *,
+        every: int = 1,
+        max_overhead: float = 0.1,
+        now: float = 0.0,
+    ) -> None:
+        self._events = events
+        self._seconds = seconds
+        self._every = every
+        self._max_overhead = max_overhead
+        self._count = 0
+        self._since = now
+        self._checkpoints = 0
+        self._next_snapshot = now
+
+    def room(self) -> int:
+        """How many events may still be read before the count makes it due."""
+        return max(1, self._events - self._count)
+
+    def advance(self, events: int) -> None:
+        self._count += events
+
+    def due(self, now: float) -> bool:
+        if self._count >= self._events:
+            return True
+        return self._count > 0 and now - self._since >= self._seconds
+
+    def snapshot_due(self, now: float) -> bool:
+        """Whether the checkpoint that is made now carries snapshots."""
+        return (self._checkpoints + 1) % self._every == 0 and now >= self._next_snapshot
+
+    def done(self, now: float, snapshot_cost: float | None = None) -> None:
+        """A checkpoint was committed; ``snapshot_cost`` in seconds if it carried snapshots."""
+        self._count = 0
+        self._since = now
+        self._checkpoints += 1
+        if snapshot_cost is not None:
+            self._next_snapshot = now + snapshot_cost / self._max_overhead
+
+    def postpone(self, now: float) -> None:
+        """A checkpoint was refused: try again after the rebalance, not at once."""
+        self._since = now
+        self._count = max(0, self._count - 1)

@@ -1,0 +1,221 @@
+"""What a label may be: one type for the whole stream, and no more classes than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import NoneType
+from typing import Any
+
+from stream_update.codecs.layout import MISSING, SourceOptions
+from stream_update.codecs.words import kind_of, shown
+from stream_update.errors import BadEvent, ConfigError
+from stream_update.events import Tree
+
+__all__ = ["LabelSchema"]
+
+_BINARY = {0: False, 1: True, "0": False, "1": True}
+_TYPES: dict[str, type] = {"bool": bool, "int": int, "str": str}
+_LARGEST_CLASS = 2**63 - 1
+
+
+class LabelSchema:
+    """Turns raw labels into the labels a learner sees, or rejects them.
+
+    * ``binary``: 0/1, true/false, 0.0/1.0, "0"/"1" become a bool.
+    * ``multiclass``: a text, a whole number (1.0 is 1) or a bool; the first valid label
+      decides which for the whole stream, and new classes are admitted up to
+      ``max_classes``. With ``classes`` only those are.
+    * ``regression``: a number within ``max_number``, as it is.
+
+    What has been admitted is part of a lane's state (:meth:`dump`, :meth:`load`):
+    the same events must be accepted again when a lane is restored.
+    """
+
+    def __init__(self, task: str, source: SourceOptions) -> None:
+        if task not in ("binary", "multiclass", "regression"):
+            raise ConfigError(
+                f'task = "{task}" is not known', hint="use binary, multiclass or regression"
+            )
+        self.task = task
+        self._name = source.label
+        self._absent_is_null = source.unlabelled == "absent"
+        self._null_is_allowed = source.unlabelled != "reject"
+        self._limit = source.max_number
+        self._max_string = source.max_string
+        self._max_classes = source.max_classes
+        self._closed = bool(source.classes)
+        self._type: type | None = None
+        self._classes: dict[Any, Any] = {}
+        if source.classes:
+            self._declare(source.classes)
+
+    @property
+    def classes(self) -> list[Any]:
+        """The classes admitted so far, in the order in which they were."""
+        return list(self._classes)
+
+    def known(self, raw: Sequence[Any]) -> list[Any] | None:
+        """All labels at once, None for an unlabelled event.
+
+        Returns None (for all) if any of them has to be judged by :meth:`admit`.
+        """
+        kinds = set(map(type, raw))
+        if object in kinds and self._absent_is_null:
+            raw = [None if label is MISSING else label for label in raw]
+            kinds = set(map(type, raw))
+        unlabelled = NoneType in kinds
+        if unlabelled:
+            if not self._null_is_allowed:
+                return None
+            kinds.discard(NoneType)
+        if self.task == "regression":
+            return self._known_numbers(raw, kinds, unlabelled)
+        if self.task == "multiclass" and not kinds <= (
+            {int, float} if self._type is int else {self._type}
+        ):
+            return None
+        if not kinds <= {int, float, bool, str}:
+            return None
+        table = _BINARY if self.task == "binary" else self._classes
+        try:
+            if unlabelled:
+                return [None if label is None else table[label] for label in raw]
+            return [table[label] for label in raw]
+        except KeyError:
+            return None
+
+    def _known_numbers(
+        self, raw: Sequence[Any], kinds: set[type], unlabelled: bool
+    ) -> list[Any] | None:
+        if not kinds <= {int, float}:
+            return None
+        numbers = [label for label in raw if label is not None] if unlabelled else raw
+        if numbers and not (max(numbers) <= self._limit and min(numbers) >= -self._limit):
+            return None
+        return list(raw)
+
+    def admit(self, raw: Any) -> Any:
+        """One label; None if the event is unlabelled. Raises :class:`BadEvent`."""
+        if raw is MISSING and not self._absent_is_null:
+            raise BadEvent(
+                "label-missing",
+                f'the record has no field "{self._name}" (source.label); '
+                + (
+                    "an unlabelled event has to say so with a null, "
+                    'or set source.unlabelled = "absent"'
+                    if self._null_is_allowed
+                    else 'source.unlabelled = "reject" asks every event for a label'
+                ),
+            )
+        if raw is None or raw is MISSING:
+            if self._null_is_allowed:
+                return None
+            raise BadEvent(
+                "label-null",
+                f'label "{self._name}" is null, and source.unlabelled = "reject"',
+            )
+        if self.task == "binary":
+            return self._binary(raw)
+        if self.task == "regression":
+            return self._number(raw)
+        return self._class(raw)
+
+    def dump(self) -> Tree:
+        """The admitted type and classes, as a tree of plain values."""
+        kind = None if self._type is None else self._type.__name__
+        return {"type": kind, "classes": list(self._classes)}
+
+    def load(self, tree: Tree) -> None:
+        """Replace what has been admitted by what :meth:`dump` returned."""
+        self._type = None if tree["type"] is None else _TYPES[tree["type"]]
+        self._classes = {label: label for label in tree["classes"]}
+
+    def _declare(self, classes: Sequence[Any]) -> None:
+        if self.task != "multiclass":
+            raise ConfigError(
+                f'source.classes has no meaning with task = "{self.task}"',
+                hint='leave it out, or set task = "multiclass"',
+            )
+        kinds = set(map(type, classes))
+        if len(kinds) != 1 or not kinds <= set(_TYPES.values()):
+            raise ConfigError(
+                f"source.classes has to be all text, all whole numbers or all true/false, "
+                f"not {list(classes)!r}",
+                hint="a learner takes 1 and true for the same class, and 1 and \"1\" for two",
+            )
+        self._type = kinds.pop()
+        self._classes = {label: label for label in classes}
+
+    def _binary(self, raw: Any) -> bool:
+        label = _BINARY.get(raw) if isinstance(raw, int | float | str) else None
+        if label is None:
+            raise BadEvent(
+                "label-type",
+                f'label "{self._name}" is {shown(raw)}; task = "binary" takes 0/1, true/false '
+                'or "0"/"1"',
+            )
+        return label
+
+    def _number(self, raw: Any) -> int | float:
+        if type(raw) is not int and type(raw) is not float:
+            raise BadEvent(
+                "label-type",
+                f'label "{self._name}" is {shown(raw)}; task = "regression" takes a number',
+            )
+        if not -self._limit <= raw <= self._limit:
+            raise BadEvent(
+                "label-out-of-range",
+                f'label "{self._name}" is {shown(raw)}, beyond ±{self._limit:g} '
+                "(source.max_number)",
+            )
+        return raw
+
+    def _class(self, raw: Any) -> Any:
+        if type(raw) is float and raw.is_integer():
+            raw = int(raw)
+        self._check_class(raw)
+        known = self._classes.get(raw)
+        if known is not None:
+            return known
+        if self._closed:
+            raise BadEvent(
+                "label-unknown-class",
+                f'label "{self._name}" is {shown(raw)}, which is not one of the '
+                f"{len(self._classes)} classes of source.classes",
+            )
+        if len(self._classes) >= self._max_classes:
+            raise BadEvent(
+                "too-many-classes",
+                f'label "{self._name}" is {shown(raw)}, a new class, and the stream has '
+                f"{self._max_classes} already (source.max_classes)",
+            )
+        self._type = type(raw)
+        self._classes[raw] = raw
+        return raw
+
+    def _check_class(self, raw: Any) -> None:
+        if type(raw) not in _TYPES.values():
+            raise BadEvent(
+                "label-type",
+                f'label "{self._name}" is {shown(raw)}; task = "multiclass" takes a text, '
+                "a whole number or true/false",
+            )
+        if self._type is not None and type(raw) is not self._type:
+            raise BadEvent(
+                "label-type",
+                f'label "{self._name}" is {shown(raw)}, {kind_of(raw)}, but '
+                + ("source.classes" if self._closed else "the first label of the stream")
+                + f" was {kind_of(next(iter(self._classes)))}: "
+                "a learner must not see two types of class",
+            )
+        if type(raw) is str and len(raw) > self._max_string:
+            raise BadEvent(
+                "string-too-long",
+                f'label "{self._name}" has {len(raw)} characters, more than {self._max_string} '
+                "(source.max_string)",
+            )
+        if type(raw) is int and abs(raw) > _LARGEST_CLASS:
+            raise BadEvent(
+                "label-out-of-range",
+                f'label "{self._name}" is {shown(raw)}; a class is a whole number of 64 bits',
+            )

@@ -1,0 +1,312 @@
+"""TOML, overrides and environment become one frozen, typed :class:`Config`.
+
+Order of precedence: ``-s key=value``, then ``STREAM_UPDATE_...`` variables (two
+underscores go one level down: ``STREAM_UPDATE_SOURCE__TOPIC``), then the file.
+Every error names the key and what it accepts. Tables that configure a component
+(``learner``, ``[[monitor]]``, ``[[metric]]``, ``[kafka]``) are checked where the
+component is built: its constructor is the schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from stream_update.errors import ConfigError
+
+__all__ = ["Checkpoint", "Config", "Metrics", "Score", "Snapshots", "Source", "load", "parse"]
+
+ENVIRONMENT_PREFIX = "STREAM_UPDATE_"
+# Addresses of the brokers that tests use; they configure no application.
+RESERVED_ENVIRONMENT = frozenset({"STREAM_UPDATE_KAFKA", "STREAM_UPDATE_KAFKA_HOME"})
+
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[source]``: where labelled events come from and what counts as valid."""
+
+    topic: Name
+    partitions: Positive = 1
+    replication_factor: Positive = 1
+    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    label: str = "label"
+    features: str | list[str] | None = None
+    id: str | None = None
+    time: str | None = None
+    key: str | None = None
+    unlabelled: Literal["null", "absent", "reject"] = "null"
+    classes: list[str | int | bool] | None = None
+    max_number: Annotated[float, Meta(gt=0)] = 1e12
+    max_bytes: Positive = 65_536
+    max_keys: Positive = 512
+    max_features: Positive = 512
+    max_key_length: Positive = 128
+    max_string: Positive = 1024
+    max_classes: Positive = 1000
+
+
+class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[metrics]``: which figures, over how many events."""
+
+    names: list[str] | None = None
+    window: Positive = 1000
+    fading: Annotated[float, Meta(gt=0, lt=1)] = 0.999
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[checkpoint]``: due after so many events or seconds, whichever comes first."""
+
+    events: Positive = 10_000
+    seconds: Seconds = 5.0
+
+
+class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[snapshot]``: which checkpoints carry a snapshot.
+
+    One in ``every`` checkpoints, and fewer if making them would take more than
+    ``max_overhead`` of the time (a forest of many MB costs a second each).
+    """
+
+    every: Positive = 1
+    max_overhead: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
+
+
+class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[score]``: the events that ``stream-update score`` predicts."""
+
+    topic: Name | None = None
+    group_id: str | None = None
+    wait_s: Seconds = 60.0
+    batch: Positive = 500
+
+
+class DeadLetters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[dead_letters]``: when too many events are bad, something else is wrong.
+
+    The trainer stops when more than ``max_ratio`` of the last ``window`` events of a
+    lane were bad; 1.0 never stops.
+    """
+
+    max_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    window: Positive = 10_000
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole application, as one file describes it."""
+
+    app: Name
+    log: str
+    task: Literal["binary", "multiclass", "regression"]
+    source: Source
+    learner: dict[str, Any]
+    lineage: Name = ""
+    lanes: Literal["per-partition", "single"] = "per-partition"
+    group_id: str = ""
+    seed: int = 0
+    max_poll_records: Positive = 500
+    monitor: list[dict[str, Any]] = []
+    metrics: Metrics = Metrics()
+    metric: list[dict[str, Any]] = []
+    checkpoint: Checkpoint = Checkpoint()
+    snapshot: Snapshots = Snapshots()
+    score: Score = Score()
+    dead_letters: DeadLetters = DeadLetters()
+    kafka: dict[str, Any] = {}
+
+    @property
+    def lineage_name(self) -> str:
+        """The lineage: ``lineage`` if set, else the app's name."""
+        return self.lineage or self.app
+
+    @property
+    def trainer_group(self) -> str:
+        """The trainers' consumer group; every lineage has its own, so a new lineage
+        starts at the beginning of the topic and leaves the old one alone."""
+        if self.group_id:
+            return self.group_id
+        return self.app if self.lineage_name == self.app else f"{self.app}.{self.lineage_name}"
+
+    @property
+    def scorer_group(self) -> str:
+        return self.score.group_id or f"{self.app}.score"
+
+    @property
+    def score_topic(self) -> str:
+        return self.score.topic or self.source.topic
+
+    def topic(self, kind: str) -> str:
+        """The name of one of the app's own topics (``snapshots``, ``metrics``, ...)."""
+        return f"{self.app}.{kind}"
+
+
+SECTIONS: dict[str, type[Struct]] = {
+    "source": Source,
+    "metrics": Metrics,
+    "checkpoint": Checkpoint,
+    "snapshot": Snapshots,
+    "score": Score,
+    "dead_letters": DeadLetters,
+}
+
+
+def load(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a TOML file, apply the environment and ``key=value`` overrides, check it.
+
+    Raises :class:`ConfigError` for a file that cannot be read or does not make sense.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no configuration file {path}", hint="give one with -c FILE"
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    for name, value in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in RESERVED_ENVIRONMENT:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _assign(tree, key, _value(value), origin=f"environment variable {name}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"-s {override}: expected key=value", hint="-s checkpoint.events=500")
+        _assign(tree, key.strip(), _value(value.strip()), origin=f"-s {override}")
+    return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """Check a configuration that is already a tree of plain values."""
+    known = set(get_type_hints(Config))
+    for key in tree:
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key{_nearest(key, known)}", hint=_accepted(known))
+    for key in ("app", "log", "task", "source", "learner"):
+        if key not in tree:
+            raise ConfigError(f"{key}: this key is required", hint=_example(key))
+    ready: dict[str, Any] = {}
+    for key, value in tree.items():
+        section = SECTIONS.get(key)
+        if section is None:
+            ready[key] = value
+        elif not isinstance(value, dict):
+            raise ConfigError(f"{key}: expected a table, written [{key}]")
+        else:
+            ready[key] = _convert(value, section, f"[{key}] ")
+    config: Config = _convert(ready, Config, "")
+    for key in ("monitor", "metric"):
+        for number, table in enumerate(getattr(config, key)):
+            if not isinstance(table.get("use"), str):
+                raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
+    if not ({"use", "factory"} & config.learner.keys()):
+        raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
+    if "://" not in config.log:
+        raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
+    return config
+
+
+def _convert(value: Any, kind: type[Any], where: str) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        text = str(error)
+    hints = get_type_hints(kind)
+    unknown = re.search(r"unknown field `(.+?)`", text)
+    if unknown:
+        name = unknown[1]
+        raise ConfigError(
+            f"{where}{name}: unknown key{_nearest(name, hints)}", hint=_accepted(hints)
+        )
+    missing = re.search(r"missing required field `(.+?)`", text)
+    if missing:
+        raise ConfigError(f"{where}{missing[1]}: this key is required", hint=_example(missing[1]))
+    message, _, path = text.partition(" - at `$.")
+    key = path.rstrip("`")
+    name = re.split(r"[.\[]", key)[0]
+    given = value.get(name) if isinstance(value, dict) else value
+    literals = get_args(hints.get(name)) if name in hints else ()
+    hint = ""
+    if literals and all(isinstance(item, str) for item in literals):
+        message, hint = f"{given!r} is not one of the accepted values", _accepted(literals)
+    elif "matching regex" in message:
+        message = f"{given!r} has characters that a topic name cannot have"
+        hint = "letters, digits, dot, underscore and hyphen, at most 200"
+    else:
+        message = f"{message.replace('`', '').lower()} (the value is {given!r})"
+    raise ConfigError(f"{where}{key}: {message}", hint=hint)
+
+
+def _value(text: str) -> Any:
+    """A TOML value if it is one, else the text itself, so quotes can be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    parts = [part for part in re.split(r"[.\[\]]+", key) if part]
+    if not parts:
+        raise ConfigError(f"{origin}: there is no key before the equals sign")
+    here: Any = tree
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(here, list):
+            if not part.isdigit() or int(part) >= len(here):
+                raise ConfigError(
+                    f"{origin}: {'.'.join(parts[:depth])} has {len(here)} entries, no {part!r}"
+                )
+            index: Any = int(part)
+        elif isinstance(here, dict):
+            index = part
+        else:
+            raise ConfigError(f"{origin}: {'.'.join(parts[:depth])} is a value, not a table")
+        if last:
+            here[index] = value
+        elif isinstance(here, dict):
+            here = here.setdefault(index, {})
+        else:
+            here = here[index]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _accepted(names: Iterable[Any]) -> str:
+    return "accepted: " + ", ".join(sorted(str(name) for name in names))
+
+
+def _example(key: str) -> str:
+    examples = {
+        "app": 'app = "weather"',
+        "log": 'log = "sqlite:///weather.db" or log = "kafka://127.0.0.1:9092"',
+        "task": 'task = "binary", "multiclass" or "regression"',
+        "source": '[source] with topic = "..." and label = "..."',
+        "topic": 'topic = "weather.labelled"',
+        "learner": '[learner] use = "river.linear_model:LogisticRegression"',
+    }
+    return examples.get(key, "")

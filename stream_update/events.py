@@ -1,0 +1,239 @@
+"""The values that cross borders: plain, small, and without behaviour of their own.
+
+A :class:`Batch` comes out of a log, a :class:`Block` is what the codec made of
+it, :class:`Predictions` is what a learner answers, :class:`Outcomes` joins the
+two for the monitors, and a :class:`Record` goes back into a log. All of them are columns:
+the hot path makes no object for a single event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Alarm",
+    "Batch",
+    "Block",
+    "Committed",
+    "DeadLetter",
+    "Features",
+    "Headers",
+    "Outcomes",
+    "Poll",
+    "Predictions",
+    "Record",
+    "Run",
+    "TopicInfo",
+    "TopicPartition",
+    "TopicSpec",
+    "Tree",
+]
+
+Features = dict[str, Any]
+"""Feature name to number, string or bool. A missing feature is absent."""
+
+Tree = Any
+"""Plain values only: None, bool, int, float, str, bytes, list, dict with str keys."""
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class TopicSpec(NamedTuple):
+    """A topic to be created; ``configs`` are Kafka's topic options (``cleanup.policy``)."""
+
+    name: str
+    partitions: int = 1
+    replication_factor: int = 1
+    configs: Mapping[str, str] = {}
+
+
+class TopicInfo(NamedTuple):
+    """A topic as the log has it. ``topic_id`` changes when a topic is recreated."""
+
+    name: str
+    topic_id: str
+    partitions: int
+
+
+class Record(NamedTuple):
+    """Bytes to append. ``partition=None``: chosen by the key, round robin without a key."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int | None = None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+class Committed(NamedTuple):
+    """A group's committed position in one partition: the next offset, and a note."""
+
+    offset: int
+    metadata: str = ""
+
+
+class Batch:
+    """Consecutive records of one partition, as columns of equal length.
+
+    ``offsets`` rise strictly but may have holes (transaction markers, compaction).
+    ``keys``, ``timestamps`` (ms since the epoch) and ``headers`` may be computed on
+    first use by an adapter's subclass, because most batches never need them.
+    """
+
+    __slots__ = ("_headers", "_keys", "_timestamps", "offsets", "partition", "topic", "values")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offsets: Sequence[int],
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] = (),
+        timestamps: Sequence[int] = (),
+        headers: Sequence[Headers] = (),
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offsets = offsets
+        self.values = values
+        self._keys = keys
+        self._timestamps = timestamps
+        self._headers = headers
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def keys(self) -> Sequence[bytes | None]:
+        return self._keys
+
+    @property
+    def timestamps(self) -> Sequence[int]:
+        return self._timestamps
+
+    @property
+    def headers(self) -> Sequence[Headers]:
+        return self._headers
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """The records ``start`` to ``stop`` (positions, not offsets) as a batch."""
+        return Batch(
+            self.topic,
+            self.partition,
+            self.offsets[start:stop],
+            self.values[start:stop],
+            self.keys[start:stop],
+            self.timestamps[start:stop],
+            self.headers[start:stop],
+        )
+
+
+class Poll(NamedTuple):
+    """What one poll of a group member brought.
+
+    ``gained`` partitions are paused until :meth:`Member.resume_at`; ``lost`` ones
+    belong to somebody else now, and what was not committed of them is void.
+    A partition may be in both (lost first, then gained again).
+    """
+
+    batches: Sequence[Batch] = ()
+    gained: Sequence[int] = ()
+    lost: Sequence[int] = ()
+
+
+class DeadLetter(NamedTuple):
+    """An event that cannot be used, with what a person needs to act on it."""
+
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int | None
+
+
+class Block(NamedTuple):
+    """A decoded batch: the events that a lane may learn, and what became of the others.
+
+    ``features``, ``labels`` and ``offsets`` have one entry for each usable event.
+    ``next_offset`` is where reading goes on, ``count`` how many records were read.
+    ``time_of(i)`` is the event time in ms of the i-th usable event, or None.
+    ``letter_of(i, reason, detail)`` makes the dead letter of the i-th usable event:
+    the lane needs it for events that only the learner finds unusable.
+    """
+
+    partition: int
+    first_offset: int
+    next_offset: int
+    count: int
+    offsets: Sequence[int]
+    features: Sequence[Features]
+    labels: Sequence[Any]
+    unlabelled: int
+    dead_letters: Sequence[DeadLetter]
+    time_of: Callable[[int], int | None]
+    letter_of: Callable[[int, str, str], DeadLetter]
+    duplicates: int = 0
+
+
+class Predictions(NamedTuple):
+    """What a learner answers for a block.
+
+    ``values`` holds the predicted label or number of each event, None where the
+    learner has no answer yet. ``probabilities`` holds for each event a mapping of
+    label to probability, or is None for learners without probabilities.
+    """
+
+    values: list[Any]
+    probabilities: list[Mapping[Any, float]] | None = None
+
+
+class Outcomes(NamedTuple):
+    """Events with the prediction made *before* learning from them, and the truth."""
+
+    partition: int
+    offsets: Sequence[int]
+    labels: Sequence[Any]
+    predictions: Predictions
+    time_of: Callable[[int], int | None]
+
+
+class Alarm(NamedTuple):
+    """A monitor's alarm at one event.
+
+    ``before`` and ``after`` are the mean of the watched value before and after the
+    change, ``magnitude`` their difference (positive: it rose). ``signal`` is what
+    the learner is told: ``""`` (nothing), ``"warning"``, ``"reset"`` or ``"swap"``.
+    Alarms whose ``kind`` is ``"warning"`` are signals only and are not published.
+    """
+
+    kind: str
+    monitor: str
+    detector: str
+    partition: int
+    offset: int
+    event_time: int | None
+    event: int
+    before: float
+    after: float
+    magnitude: float
+    direction: str
+    signal: str = ""
+
+
+class Run(NamedTuple):
+    """``count`` consecutive records of one partition from ``first_offset`` on."""
+
+    partition: int
+    first_offset: int
+    count: int

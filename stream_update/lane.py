@@ -1,0 +1,317 @@
+"""One model's learning: blocks of events in, alarms and dead letters out.
+
+A lane does no I/O and reads no clock. Its state is a function of its
+configuration, its seed, and the sequence of events it was fed; in particular it
+does not depend on how that sequence was cut into blocks, polls or checkpoints.
+:meth:`Lane.freeze` gives all of it, :meth:`Lane.thaw` takes it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from stream_update.errors import BadEvent, CorruptSnapshot, LearnerFailed, StreamUpdateError
+from stream_update.events import (
+    Alarm,
+    Block,
+    DeadLetter,
+    Outcomes,
+    Predictions,
+    Run,
+    Tree,
+)
+from stream_update.protocols import Learner, Monitor
+
+__all__ = ["Effects", "Lane", "PoisonEvent", "Stateful"]
+
+
+class Stateful(Protocol):
+    """Something besides learner and monitors whose state the future depends on."""
+
+    def dump(self) -> Tree: ...
+
+    def load(self, tree: Tree) -> None: ...
+
+
+class Effects(NamedTuple):
+    """What feeding a block said to the outside."""
+
+    alarms: list[Alarm]
+    dead_letters: list[DeadLetter]
+
+
+class PoisonEvent(BadEvent):
+    """The learner raised while learning an event and may be half changed.
+
+    The lane is void: restore it, add the event to :attr:`Lane.poisoned`, feed again.
+    """
+
+    def __init__(self, partition: int, offset: int, cause: BaseException) -> None:
+        super().__init__("learner-failed", f"{type(cause).__name__}: {cause}")
+        self.partition = partition
+        self.offset = offset
+
+
+class _Waiting(NamedTuple):
+    """The half-filled mini-batch: events read, not yet predicted or learned."""
+
+    partitions: list[int]
+    offsets: list[int]
+    features: list[Any]
+    labels: list[Any]
+    times: list[int | None]
+
+
+class Lane:
+    """The learning of one model over the partitions in ``start``.
+
+    ``start`` maps each partition to the first offset. ``extras`` are further parts
+    whose state belongs to the lane (the label schema). ``taps`` are called with all
+    outcomes and are not part of the state (stop conditions, live views).
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        monitors: Sequence[Monitor],
+        start: Mapping[int, int],
+        *,
+        extras: Mapping[str, Stateful] | None = None,
+    ) -> None:
+        self.learner = learner
+        self.monitors = list(monitors)
+        self.next = dict(start)
+        self.taps: list[Callable[[Outcomes], None]] = []
+        self.poisoned: dict[tuple[int, int], str] = {}
+        self.events = 0
+        self.learned = 0
+        self.rejected = 0
+        self.unlabelled = 0
+        self.event_time: int | None = None
+        self.runs: list[Run] = []
+        self._extras = dict(extras or {})
+        self._waiting = _Waiting([], [], [], [], [])
+        self._plain = [monitor for monitor in self.monitors if not monitor.reactive]
+        self._reactive = [monitor for monitor in self.monitors if monitor.reactive]
+
+    def feed(self, block: Block) -> Effects:
+        """Learn a block; the next offset of its partition moves to the block's end.
+
+        Raises :class:`PoisonEvent` if the learner broke; the lane is void then.
+        """
+        effects = Effects([], list(block.dead_letters))
+        if self.poisoned:
+            block = self._without_poison(block, effects)
+        if block.features:
+            if self.learner.batch > 1:
+                self._feed_batches(block, effects)
+            elif self._reactive:
+                self._feed_one_by_one(block, effects)
+            else:
+                self._feed_block(block, effects)
+            time = block.time_of(len(block.features) - 1)
+            if time is not None:
+                self.event_time = time
+        self.events += block.count
+        self.unlabelled += block.unlabelled
+        self.rejected += len(effects.dead_letters)
+        self.next[block.partition] = block.next_offset
+        self._note_run(block)
+        return effects
+
+    def _feed_block(self, block: Block, effects: Effects) -> None:
+        """Nothing reacts to a single outcome, so the learner runs through the block."""
+        start, total = 0, len(block.features)
+        while start < total:
+            features, labels = block.features, block.labels
+            if start:
+                features, labels = features[start:], labels[start:]
+            failure: LearnerFailed | None = None
+            try:
+                predictions = self.learner.predict_then_learn(features, labels)
+                stop = total
+            except LearnerFailed as error:
+                failure, predictions = error, error.predictions
+                stop = start + error.index
+            if failure is not None and failure.phase == "learn":
+                raise PoisonEvent(
+                    block.partition, block.offsets[stop], failure.cause
+                ) from failure.cause
+            self._observe(self._plain, _outcomes(block, start, stop, predictions), effects)
+            self.learned += stop - start
+            if failure is not None:
+                effects.dead_letters.append(_letter(block, stop, failure))
+                stop += 1
+            start = stop
+
+    def _feed_one_by_one(self, block: Block, effects: Effects) -> None:
+        """A monitor may tell the learner something before it learns the next event."""
+        for index, (features, label) in enumerate(zip(block.features, block.labels, strict=True)):
+            try:
+                predictions = self.learner.predict([features])
+            except LearnerFailed as failure:
+                effects.dead_letters.append(_letter(block, index, failure))
+                continue
+            outcome = _outcomes(block, index, index + 1, predictions)
+            self._observe(self.monitors, outcome, effects)
+            try:
+                self.learner.learn([features], [label])
+            except LearnerFailed as failure:
+                raise PoisonEvent(
+                    block.partition, block.offsets[index], failure.cause
+                ) from failure.cause
+            self.learned += 1
+
+    def _feed_batches(self, block: Block, effects: Effects) -> None:
+        """Mini-batches are cut by count; what is left over waits for the next block."""
+        waiting, size = self._waiting, self.learner.batch
+        for index, features in enumerate(block.features):
+            waiting.partitions.append(block.partition)
+            waiting.offsets.append(block.offsets[index])
+            waiting.features.append(features)
+            waiting.labels.append(block.labels[index])
+            waiting.times.append(block.time_of(index))
+            if len(waiting.offsets) == size:
+                self._learn_batch(effects)
+
+    def _learn_batch(self, effects: Effects) -> None:
+        waiting, self._waiting = self._waiting, _Waiting([], [], [], [], [])
+        try:
+            predictions = self.learner.predict(waiting.features)
+            for start, stop in _segments(waiting.partitions):
+                outcomes = Outcomes(
+                    waiting.partitions[start],
+                    waiting.offsets[start:stop],
+                    waiting.labels[start:stop],
+                    _cut(predictions, start, stop),
+                    waiting.times[start:stop].__getitem__,
+                )
+                self._observe(self.monitors, outcomes, effects)
+            self.learner.learn(waiting.features, waiting.labels)
+        except LearnerFailed as failure:
+            raise PoisonEvent(
+                waiting.partitions[failure.index], waiting.offsets[failure.index], failure.cause
+            ) from failure.cause
+        self.learned += len(waiting.offsets)
+
+    def _observe(
+        self, monitors: Iterable[Monitor], outcomes: Outcomes, effects: Effects
+    ) -> None:
+        if not outcomes.offsets:
+            return
+        for monitor in monitors:
+            for alarm in monitor.observe(outcomes):
+                if alarm.signal:
+                    self.learner.react(alarm.signal)
+                if alarm.kind != "warning":
+                    effects.alarms.append(alarm)
+        for tap in self.taps:
+            tap(outcomes)
+
+    def _without_poison(self, block: Block, effects: Effects) -> Block:
+        keep = []
+        for index, offset in enumerate(block.offsets):
+            detail = self.poisoned.get((block.partition, offset))
+            if detail is None:
+                keep.append(index)
+            else:
+                effects.dead_letters.append(block.letter_of(index, "learner-failed", detail))
+        if len(keep) == len(block.offsets):
+            return block
+        return block._replace(
+            offsets=[block.offsets[i] for i in keep],
+            features=[block.features[i] for i in keep],
+            labels=[block.labels[i] for i in keep],
+            time_of=lambda i: block.time_of(keep[i]),
+            letter_of=lambda i, reason, detail: block.letter_of(keep[i], reason, detail),
+        )
+
+    def _note_run(self, block: Block) -> None:
+        if not block.count:
+            return
+        if self.runs and self.runs[-1].partition == block.partition:
+            last = self.runs[-1]
+            self.runs[-1] = last._replace(count=last.count + block.count)
+        else:
+            self.runs.append(Run(block.partition, block.first_offset, block.count))
+
+    def monitor(self, name: str) -> Monitor:
+        """The monitor of that name."""
+        for monitor in self.monitors:
+            if monitor.name == name:
+                return monitor
+        raise KeyError(name)
+
+    def freeze(self) -> dict[str, Tree]:
+        """All that the future depends on, as plain values."""
+        waiting = self._waiting
+        return {
+            "learner": self.learner.dump(),
+            "monitors": {monitor.name: monitor.dump() for monitor in self.monitors},
+            "extras": {name: part.dump() for name, part in self._extras.items()},
+            "next": {str(partition): offset for partition, offset in sorted(self.next.items())},
+            "events": self.events,
+            "learned": self.learned,
+            "rejected": self.rejected,
+            "unlabelled": self.unlabelled,
+            "event_time": self.event_time,
+            "waiting": [list(column) for column in waiting],
+        }
+
+    def thaw(self, state: Tree) -> None:
+        """Take back what :meth:`freeze` gave; raises :class:`CorruptSnapshot`."""
+        try:
+            self.learner.load(state["learner"])
+            for monitor in self.monitors:
+                monitor.load(state["monitors"][monitor.name])
+            for name, part in self._extras.items():
+                part.load(state["extras"][name])
+            self.next = {int(partition): offset for partition, offset in state["next"].items()}
+            self.events = state["events"]
+            self.learned = state["learned"]
+            self.rejected = state["rejected"]
+            self.unlabelled = state["unlabelled"]
+            self.event_time = state["event_time"]
+            self._waiting = _Waiting(*(list(column) for column in state["waiting"]))
+        except StreamUpdateError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CorruptSnapshot(
+                f"the state of a snapshot does not fit the lane: {error!r}",
+                hint="rebuild by replay under a new lineage",
+            ) from error
+        self.runs.clear()
+
+
+def _outcomes(block: Block, start: int, stop: int, predictions: Predictions) -> Outcomes:
+    if start == 0 and stop == len(block.offsets):
+        return Outcomes(block.partition, block.offsets, block.labels, predictions, block.time_of)
+    return Outcomes(
+        block.partition,
+        block.offsets[start:stop],
+        block.labels[start:stop],
+        predictions,
+        lambda index: block.time_of(start + index),
+    )
+
+
+def _letter(block: Block, index: int, failure: LearnerFailed) -> DeadLetter:
+    detail = f"{type(failure.cause).__name__}: {failure.cause}"
+    return block.letter_of(index, "learner-failed", detail)
+
+
+def _cut(predictions: Predictions, start: int, stop: int) -> Predictions:
+    values, probabilities = predictions
+    return Predictions(
+        values[start:stop], None if probabilities is None else probabilities[start:stop]
+    )
+
+
+def _segments(partitions: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Stretches of equal partitions, as (start, stop)."""
+    start = 0
+    for index in range(1, len(partitions) + 1):
+        if index == len(partitions) or partitions[index] != partitions[start]:
+            yield start, index
+            start = index

@@ -1,0 +1,127 @@
+"""What a reader and a member have in common: fetching, and what can go wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import errors as vendor
+from kafka.structs import TopicPartition as VendorPartition
+
+from stream_update.errors import Fatal, LogGap, StreamUpdateError
+from stream_update.events import Batch
+from stream_update.log.kafka.batch import RecordsBatch
+from stream_update.log.kafka.refusals import NEEDS_A_PERSON, translated
+
+__all__ = ["ASK_MS", "Polling"]
+
+ASK_MS = 10_000
+"""How long a question to the broker may take."""
+
+_AFTER_ERROR_MS = 3_000
+_HARMLESS = (
+    *NEEDS_A_PERSON,
+    vendor.FencedInstanceIdError,
+    vendor.RebalanceInProgressError,
+    vendor.RetriableError,
+)
+
+
+class Polling:
+    """Polls one consumer.
+
+    After an error that the client is not known to survive it never polls again: with a
+    batch that cannot be decoded the client's next poll spins for ever, whatever its
+    timeout (measured with a missing codec and a raising deserialiser).
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self.consumer = consumer
+        self.topic_ids: dict[str, str] = {}
+        self.broken: Fatal | None = None
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Batch]:
+        if self.broken is not None:
+            raise self.broken
+        try:
+            fetched: Mapping[Any, Any] = self.consumer.poll(
+                timeout_ms=max(0, int(timeout_s * 1000)), max_records=max_records
+            )
+        except vendor.OffsetOutOfRangeError as error:
+            raise self._gap(error.args[0]) from error
+        except vendor.LogTruncationError as error:
+            raise LogGap(
+                f"the log was cut back behind a position that had been read: {error}",
+                hint="an unclean leader election lost records; decide whether to go on "
+                "without them",
+            ) from error
+        except _HARMLESS as error:
+            raise translated(error, "polling") from error
+        except Exception as error:
+            self.broken = self._undecodable(error)
+            raise self.broken from error
+        self._check_topics()
+        return [
+            RecordsBatch(where.topic, where.partition, records)
+            for where, records in fetched.items()
+        ]
+
+    def position(self, where: VendorPartition) -> int:
+        try:
+            position = self.consumer.position(where, timeout_ms=ASK_MS)
+        except vendor.KafkaError as error:
+            raise translated(error, f"asking for the position in {_name(where)}") from error
+        return int(position)
+
+    def _check_topics(self) -> None:
+        """An offset of a topic that is gone reads, silently, whatever came in its place."""
+        for topic, topic_id in self.topic_ids.items():
+            # No public method gives the id; the cluster's metadata has it for nothing.
+            now = self.consumer._cluster.topic_id(topic)  # noqa: SLF001
+            if now is not None and str(now) != topic_id:
+                raise LogGap(
+                    f"topic {topic} was deleted and created again while it was read "
+                    f"(it had id {topic_id} and has {now})",
+                    hint="offsets and snapshots of the old topic mean nothing in the new one: "
+                    "start a new lineage",
+                )
+
+    def _gap(self, wanted: Mapping[Any, int]) -> StreamUpdateError:
+        (where, offset), *_ = wanted.items()
+        try:
+            first = self.consumer.beginning_offsets([where], timeout_ms=_AFTER_ERROR_MS)[where]
+            end = self.consumer.end_offsets([where], timeout_ms=_AFTER_ERROR_MS)[where]
+        except vendor.KafkaError as error:
+            return translated(error, f"asking what {_name(where)} holds instead of {offset}")
+        if offset < first:
+            why = "retention or a deletion overtook it: the records before are gone"
+        else:
+            why = "the topic was created again, or lost its end"
+        return LogGap(
+            f"{_name(where)} has no offset {offset}: it holds {first} to {end}",
+            hint=f"{why}; decide whether to go on without them",
+        )
+
+    def _undecodable(self, error: Exception) -> Fatal:
+        # The client has no public way to say which partition's data it is parsing.
+        parsing = self.consumer._fetcher._next_partition_records  # noqa: SLF001
+        suspects = [parsing.topic_partition] if parsing else sorted(self._flowing())
+        places = ", ".join(f"{_name(where)} at offset {self._at(where)}" for where in suspects)
+        return Fatal(
+            f"the records of {places} cannot be read: {type(error).__name__}: {error}",
+            hint="if a codec is missing, install kafka-python[lz4,snappy,zstd]; if the batch is "
+            "damaged, move the group's offset past it (kafka-consumer-groups --reset-offsets)",
+        )
+
+    def _flowing(self) -> set[Any]:
+        return set(self.consumer.assignment()) - set(self.consumer.paused())
+
+    def _at(self, where: Any) -> str:
+        try:
+            return str(self.consumer.position(where, timeout_ms=_AFTER_ERROR_MS))
+        except vendor.KafkaError:
+            return "?"
+
+
+def _name(where: Any) -> str:
+    return f"{where.topic}[{where.partition}]"

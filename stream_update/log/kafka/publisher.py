@@ -1,0 +1,215 @@
+"""Atomic checkpoints: one Kafka transaction each."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import errors as vendor
+from kafka.structs import OffsetAndMetadata
+from kafka.structs import TopicPartition as VendorPartition
+
+from stream_update.errors import ConfigError, Doubt, Fatal, Refused, StreamUpdateError
+from stream_update.events import Committed, Record
+from stream_update.log.kafka.connect import Connect
+from stream_update.log.kafka.member import KafkaMember
+from stream_update.log.kafka.refusals import NEEDS_A_PERSON, STALE_MEMBER, translated
+from stream_update.log.kafka.sending import Spread, rejected
+from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
+from stream_update.protocols import Member
+
+__all__ = ["KafkaPublisher"]
+
+ABORT_S = 5.0
+CLOSE_S = 1.0
+
+
+class KafkaPublisher:
+    """See :class:`stream_update.protocols.Publisher`.
+
+    Each producer has a transactional id that was never used before: with one that
+    outlives the process, a former process can abort a checkpoint of this one, and what
+    the broker left open at a crash can become committed. What fences is the
+    generation of the group, in the offsets. A producer is used again only after a
+    success: after a refusal the client would send the refused offsets once more.
+    """
+
+    def __init__(self, group_id: str, connect: Connect, spread: Spread) -> None:
+        self._group_id = group_id
+        self._connect = connect
+        self._spread = spread
+        self._step_s = connect.step_s
+        self._watchdog = Watchdog(f"checkpoints of {group_id}")
+        self._producer: Any = None
+        self._doubt: Doubt | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            _close(producer)
+        self._watchdog.close()
+
+    def publish(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> list[int]:
+        if self._doubt is not None:
+            raise self._doubt
+        if not isinstance(member, KafkaMember) or member.group_id != self._group_id:
+            raise TypeError(f"a publisher of group {self._group_id} needs a member of that group")
+        self._check(offsets, member)
+        identity = member.identity
+        sends = [(record, self._spread.partition(record)) for record in records]
+        positions = {
+            VendorPartition(member.topic, partition): OffsetAndMetadata(at.offset, at.metadata, -1)
+            for partition, at in offsets.items()
+        }
+        # Put back only after a success; see above.
+        producer, self._producer = self._producer or self._new_producer(), None
+        try:
+            given = self._watchdog.run(
+                lambda call: self._transact(call, producer, sends, positions, identity)
+            )
+        except (Overdue, _Uncertain) as error:
+            raise self._in_doubt(producer, str(error)) from error
+        except _Displaced as error:
+            member.displaced(Fatal(str(error), hint=error.hint))
+            _close(producer)
+            raise
+        except BaseException:
+            _close(producer)
+            raise
+        self._producer = producer
+        return given
+
+    def _check(self, offsets: Mapping[int, Committed], member: KafkaMember) -> None:
+        """What the broker would let pass."""
+        if not offsets:
+            raise Refused("a checkpoint without offsets would not be fenced")
+        if not member.stable():
+            raise Refused(f"group {self._group_id} is in a rebalance")
+        if not member.owns(offsets):
+            raise Refused(
+                f"partitions {sorted(offsets)} of {member.topic} are not all assigned to this "
+                f"member of group {self._group_id}"
+            )
+
+    def _new_producer(self) -> Any:
+        producer = self._connect.producer(
+            transactional_id=f"{self._group_id}.{secrets.token_hex(8)}"
+        )
+        try:
+            producer.init_transactions()
+        except vendor.KafkaError as error:
+            _close(producer)
+            raise translated(error, f"starting the transactions of {self._group_id}") from error
+        except BaseException:
+            _close(producer)
+            raise
+        return producer
+
+    def _transact(
+        self,
+        call: Call[list[int]],
+        producer: Any,
+        sends: Sequence[tuple[Record, int | None]],
+        positions: Mapping[Any, Any],
+        identity: Any,
+    ) -> list[int]:
+        call.step("begin_transaction", self._step_s)
+        try:
+            producer.begin_transaction()
+        except vendor.KafkaError as error:
+            raise _Uncertain(f"begin_transaction failed: {error}") from error
+        try:
+            given = self._deliver(call, producer, sends)
+            # Last, so that it is also the proof that the coordinator has not given up this
+            # transaction meanwhile: commit alone reports success for one that timed out.
+            call.step("send_offsets_to_transaction", self._step_s)
+            producer.send_offsets_to_transaction(positions, identity)
+        except Exception as error:
+            call.step("abort_transaction", ABORT_S)
+            try:
+                producer.abort_transaction()
+            except vendor.KafkaError as second:
+                raise _Uncertain(f"{error}; then abort_transaction failed: {second}") from error
+            raise self._verdict(error) from error
+        call.step("commit_transaction", self._step_s)
+        try:
+            producer.commit_transaction()
+        except vendor.KafkaError as error:
+            raise _Uncertain(f"commit_transaction failed: {error}") from error
+        return given
+
+    def _deliver(
+        self, call: Call[list[int]], producer: Any, sends: Sequence[tuple[Record, int | None]]
+    ) -> list[int]:
+        """Send, and see every record acknowledged: commit alone does not tell of losses."""
+        call.step("send", self._step_s + self._step_s)
+        futures = [self._spread.send(producer, record, partition) for record, partition in sends]
+        call.step("flush", self._step_s + 1)
+        producer.flush(timeout=self._step_s)
+        given = []
+        for (record, _), future in zip(sends, futures, strict=True):
+            if not future.succeeded():
+                raise rejected(
+                    record,
+                    future.exception or vendor.KafkaTimeoutError("no answer"),
+                    self._connect.max_request_size,
+                )
+            if future.value.offset < 0:
+                raise vendor.KafkaTimeoutError(f"the broker gave no offset in {record.topic}")
+            given.append(int(future.value.offset))
+        return given
+
+    def _verdict(self, error: Exception) -> StreamUpdateError:
+        """Our error for a transaction that was begun and is certainly aborted."""
+        if isinstance(error, vendor.FencedInstanceIdError):
+            return _Displaced(
+                f"another process of group {self._group_id} runs with the same group_instance_id",
+                hint="give each process its own group_instance_id, or leave it out",
+            )
+        if isinstance(error, ConfigError | Fatal):
+            return error
+        if isinstance(error, NEEDS_A_PERSON):
+            return translated(error, "publishing a checkpoint")
+        if isinstance(error, STALE_MEMBER):
+            return Refused(f"group {self._group_id} has gone on without this member: {error}")
+        if isinstance(error, vendor.RetriableError | Refused):
+            return Refused(f"the checkpoint did not reach the log in time: {error}")
+        return translated(error, "publishing a checkpoint")
+
+    def _in_doubt(self, producer: Any, what: str) -> Doubt:
+        self._doubt = Doubt(
+            f"group {self._group_id}: nobody can tell whether a checkpoint was committed: {what}",
+            hint="start again: the log knows, and the start asks it",
+        )
+        _close(producer)
+        return self._doubt
+
+
+class _Uncertain(Exception):
+    """The transaction may or may not be committed, or may still be open."""
+
+
+class _Displaced(Refused):
+    """Refused, and so will be all that come."""
+
+
+def _close(producer: Any) -> None:
+    """Always: a producer that is only dropped breaks the client's logging."""
+    with contextlib.suppress(vendor.KafkaError):
+        producer.close(timeout=CLOSE_S)

@@ -1,0 +1,133 @@
+"""Committed records from positions that the caller chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from kafka import errors as vendor
+from kafka.structs import TopicPartition as VendorPartition
+
+from stream_update.errors import ConfigError
+from stream_update.events import Batch, TopicInfo, TopicPartition
+from stream_update.log.kafka.polling import ASK_MS, Polling
+from stream_update.log.kafka.refusals import translated
+
+__all__ = ["KafkaReader"]
+
+
+class KafkaReader:
+    """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
+
+    def __init__(self, consumer: Any, describe: Callable[[str], TopicInfo]) -> None:
+        self._consumer = consumer
+        self._polling = Polling(consumer)
+        self._describe = describe
+        self._topics: dict[str, TopicInfo] = {}
+        self._seen: dict[str, VendorPartition] = {}
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+    def beginning_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(self._consumer.beginning_offsets, where, "first")
+
+    def end_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(self._consumer.end_offsets, where, "end")
+
+    def _offsets(
+        self, ask: Callable[..., Any], where: Iterable[TopicPartition], which: str
+    ) -> dict[TopicPartition, int]:
+        asked = self._existing(where)
+        if not asked:
+            return {}
+        try:
+            answer = ask([*asked.values()], timeout_ms=ASK_MS)
+        except vendor.KafkaError as error:
+            raise translated(error, f"asking for the {which} offsets of {_names(asked)}") from error
+        return {ours: int(answer[theirs]) for ours, theirs in asked.items()}
+
+    def offsets_for_times(
+        self, times_ms: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int | None]:
+        asked = self._existing(times_ms)
+        if not asked:
+            return {}
+        # The client refuses times before 1970, where no record can be anyway.
+        question = {theirs: max(0, times_ms[ours]) for ours, theirs in asked.items()}
+        try:
+            answer = self._consumer.offsets_for_times(question, timeout_ms=ASK_MS)
+        except vendor.KafkaError as error:
+            raise translated(error, f"asking for offsets by time of {_names(asked)}") from error
+        return {
+            ours: None if answer[theirs] is None else int(answer[theirs].offset)
+            for ours, theirs in asked.items()
+        }
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        asked = self._existing(positions)
+        if not asked:
+            self._consumer.unsubscribe()
+            self._polling.topic_ids = {}
+            return
+        fresh = {one.topic: theirs for one, theirs in asked.items() if one.topic not in self._seen}
+        if fresh:
+            # The client forgets what it knows of a topic when it is assigned only others,
+            # and asks again at most every 100 ms: assigned all at once, it forgets none.
+            self._seen |= fresh
+            self._consumer.assign([*{*asked.values(), *self._seen.values()}])
+        self._consumer.assign([*asked.values()])
+        self._polling.topic_ids = {w.topic: self._topics[w.topic].topic_id for w in asked}
+        for ours, theirs in asked.items():
+            # What was fetched ahead stays good where the position does not change.
+            if self._fetch_position(theirs) != positions[ours]:
+                self._consumer.seek(theirs, positions[ours])
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[Batch]:
+        return self._polling.poll(timeout_s, max_records)
+
+    def position(self, where: TopicPartition) -> int:
+        theirs = VendorPartition(*where)
+        if theirs not in self._consumer.assignment():
+            raise ValueError(f"{where.topic}[{where.partition}] is not being read")
+        return self._polling.position(theirs)
+
+    def _fetch_position(self, where: VendorPartition) -> int | None:
+        # position() would ask the broker for one that was never set.
+        state = self._consumer._subscription.assignment[where]  # noqa: SLF001
+        return state.position.offset if state.has_valid_position else None
+
+    def _existing(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, VendorPartition]:
+        """The client's names for partitions that exist; it waits for others in silence."""
+        found = {}
+        for one in where:
+            known = self._topics.get(one.topic)
+            if known is None or one.partition >= known.partitions:
+                known = self._topics[one.topic] = self._describe(one.topic)
+            if not 0 <= one.partition < known.partitions:
+                raise ConfigError(
+                    f"topic {one.topic} has no partition {one.partition}: it has "
+                    f"{known.partitions}",
+                    hint="partitions are numbered from 0",
+                )
+            found[one] = VendorPartition(*one)
+        return found
+
+
+def _names(where: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{one.topic}[{one.partition}]" for one in where)

@@ -1,0 +1,80 @@
+"""What a publisher and an appender have in common: where a record goes, and why it did not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kafka import errors as vendor
+
+from stream_update.errors import ConfigError, Fatal, StreamUpdateError, Transient
+from stream_update.events import Record, TopicInfo
+from stream_update.log.kafka.refusals import translated
+
+__all__ = ["Spread", "rejected"]
+
+TOO_LARGE = (vendor.MessageSizeTooLargeError, vendor.RecordListTooLargeError)
+
+
+class Spread:
+    """Gives records their partition: the one they name, by key, or in turn.
+
+    Knows the topics too, because the client waits in silence for one that does not
+    exist, and may even create it.
+    """
+
+    def __init__(self, describe: Callable[[str], TopicInfo], max_request_size: int) -> None:
+        self._describe = describe
+        self._max_request_size = max_request_size
+        self._topics: dict[str, TopicInfo] = {}
+        self._turns: dict[str, int] = {}
+
+    def partition(self, record: Record) -> int | None:
+        """The partition, or None: the client's partitioner decides by the key."""
+        known = self._topics.get(record.topic)
+        if known is None or (record.partition or 0) >= known.partitions:
+            known = self._topics[record.topic] = self._describe(record.topic)
+        if record.partition is not None:
+            if not 0 <= record.partition < known.partitions:
+                raise ConfigError(
+                    f"topic {record.topic} has no partition {record.partition}: it has "
+                    f"{known.partitions}",
+                    hint="add partitions to it, or create it anew with as many as are needed",
+                )
+            return record.partition
+        if record.key is not None:
+            return None
+        turn = self._turns.get(record.topic, -1) + 1
+        self._turns[record.topic] = turn
+        return turn % known.partitions
+
+    def send(self, producer: Any, record: Record, partition: int | None) -> Any:
+        """Hand a record to the client; its future."""
+        try:
+            return producer.send(
+                record.topic,
+                record.value,
+                record.key,
+                [*record.headers],
+                partition,
+                record.timestamp_ms,
+            )
+        except (TypeError, ValueError, *TOO_LARGE) as error:
+            raise rejected(record, error, self._max_request_size) from error
+
+
+def rejected(record: Record, error: Exception, max_request_size: int) -> StreamUpdateError:
+    """Our error for a record that is not in the log because of ``error``."""
+    size = len(record.value or b"") + len(record.key or b"")
+    what = f"a record of {size} bytes for topic {record.topic}"
+    if isinstance(error, TOO_LARGE):
+        return Fatal(
+            f"{what} is too large",
+            hint=f"the producer's max_request_size is {max_request_size}; the topic's "
+            "max.message.bytes (or the broker's message.max.bytes) has to allow as much",
+        )
+    if isinstance(error, vendor.RetriableError):
+        return Transient(f"{what} was not acknowledged in time: {error}")
+    if isinstance(error, vendor.KafkaError):
+        return translated(error, f"writing {what}")
+    return Fatal(f"{what} cannot be sent: {error}", hint="a record needs a value or a key")

@@ -1,0 +1,65 @@
+"""Where an object sits inside another, for messages."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stream_update.objects.names import slots_of
+
+__all__ = ["path_to"]
+
+
+def path_to(target: Any, root: Any) -> str:
+    """The shortest way from ``root`` to ``target``, such as ``Pipeline.steps['x']._foo``."""
+    top = type(root).__name__
+    if target is root:
+        return top
+    seen = {id(root)}
+    queue: collections.deque[tuple[Any, str]] = collections.deque([(root, top)])
+    # Holds on to what is made on the way, so that an id stays that of one object.
+    made = []
+    while queue:
+        holder, path = queue.popleft()
+        for step, child in _children(holder):
+            if child is target:
+                return path + step
+            if id(child) not in seen:
+                seen.add(id(child))
+                made.append(child)
+                queue.append((child, path + step))
+    return f"something in {top}"
+
+
+def _children(holder: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(holder, str | bytes | type | types.FunctionType | types.ModuleType):
+        return
+    if isinstance(holder, Mapping):
+        for key, value in list(dict.items(holder) if isinstance(holder, dict) else holder.items()):
+            yield f"[{key!r:.80}]", value
+            yield f".keys()[{key!r:.80}]", key
+        if isinstance(holder, collections.defaultdict):
+            yield ".default_factory", holder.default_factory
+    elif isinstance(holder, list | tuple | collections.deque):
+        for index, value in enumerate(holder):
+            yield f"[{index}]", value
+    elif isinstance(holder, set | frozenset):
+        for value in holder:
+            yield "{...}", value
+    elif isinstance(holder, functools.partial):
+        yield ".func", holder.func
+        yield ".args", holder.args
+        yield ".keywords", holder.keywords
+    elif isinstance(holder, types.MethodType):
+        yield ".__self__", holder.__self__
+        yield ".__func__", holder.__func__
+    for name, value in list(getattr(holder, "__dict__", {}).items()):
+        yield f".{name}", value
+    for name in slots_of(type(holder)):
+        try:
+            yield f".{name}", object.__getattribute__(holder, name)
+        except AttributeError:
+            continue

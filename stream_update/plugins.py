@@ -1,0 +1,159 @@
+"""A name in a configuration becomes an object.
+
+``use`` names an entry point (``drift``) or ``module:attribute``; the other keys of
+the table are bound to the constructor's signature, so the constructor is the
+schema. Tables inside a table that have a ``use`` of their own are built first;
+``{ ref = "module:attribute" }`` stands for the attribute itself, not called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from stream_update.errors import ConfigError
+
+__all__ = ["build", "names", "resolve"]
+
+DROPPED_KEYS = frozenset({"use", "factory", "allow"})
+
+
+def names(group: str) -> list[str]:
+    """The short names that are installed for a seam, ours and others'."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def resolve(name: str, where: str, group: str | None = None) -> Any:
+    """The object that ``name`` stands for; ``where`` is the key, for messages."""
+    if ":" not in name:
+        if group is not None:
+            for point in entry_points(group=group):
+                if point.name == name:
+                    return point.load()
+        known = ", ".join(names(group)) if group else ""
+        raise ConfigError(
+            f"{where}: there is no {name!r}",
+            hint=f'write "module:attribute"{f", or one of: {known}" if known else ""}',
+        )
+    module_name, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        missing = error.name or module_name
+        raise ConfigError(
+            f"{where}: {name!r} cannot be imported: {error}",
+            hint=f"install the package that has {missing!r}, or run where it can be imported",
+        ) from error
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            close = difflib.get_close_matches(part, dir(found), n=3)
+            raise ConfigError(
+                f"{where}: {module_name!r} has no {attribute!r}",
+                hint=f"did you mean {', '.join(close)}?" if close else "check the spelling",
+            ) from None
+    return found
+
+
+def build(
+    table: Mapping[str, Any],
+    where: str,
+    *,
+    group: str | None = None,
+    seed: int | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build the object that a table describes.
+
+    ``given`` are arguments that the program supplies, for those parameters that the
+    constructor has. ``seed`` goes to every constructor on the way that has a
+    parameter ``seed`` which defaults to None and which the table leaves open: a
+    learner with randomness of its own would not be a function of its events.
+    """
+    key = "use" if "use" in table else "factory"
+    name = table.get(key)
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}.{key}: expected a name such as module:attribute, got {name!r}")
+    maker = resolve(name, f"{where}.{key}", group)
+    if not callable(maker):
+        raise ConfigError(f"{where}.{key}: {name!r} is a {type(maker).__name__}, not a callable")
+    options = {
+        option: _value(value, f"{where}.{option}", seed)
+        for option, value in table.items()
+        if option not in DROPPED_KEYS
+    }
+    return _call(maker, name, options, where, seed, given or {})
+
+
+def _value(value: Any, where: str, seed: int | None) -> Any:
+    if isinstance(value, Mapping):
+        if "ref" in value:
+            return resolve(str(value["ref"]), f"{where}.ref")
+        if "use" in value or "factory" in value:
+            return build(value, where, seed=seed)
+        return {key: _value(item, f"{where}.{key}", seed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_value(item, f"{where}[{index}]", seed) for index, item in enumerate(value)]
+    return value
+
+
+def _call(
+    maker: Callable[..., Any],
+    name: str,
+    options: dict[str, Any],
+    where: str,
+    seed: int | None,
+    given: Mapping[str, Any],
+) -> Any:
+    try:
+        parameters = inspect.signature(maker).parameters
+    except ValueError:
+        parameters = {}
+    positional: list[Any] = []
+    takes_any = not parameters
+    for parameter in parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL and parameter.name in options:
+            value = options.pop(parameter.name)
+            if not isinstance(value, list):
+                raise ConfigError(f"{where}.{parameter.name}: expected a list")
+            positional = value
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
+        elif parameter.name in given and parameter.name not in options:
+            options[parameter.name] = given[parameter.name]
+        elif (
+            parameter.name == "seed"
+            and seed is not None
+            and parameter.default is None
+            and "seed" not in options
+        ):
+            options["seed"] = seed
+    accepted = [
+        parameter.name
+        for parameter in parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    if not takes_any:
+        for option in options:
+            if option not in accepted:
+                close = difflib.get_close_matches(option, accepted, n=1)
+                raise ConfigError(
+                    f"{where}.{option}: {name} has no such option"
+                    + (f"; did you mean {close[0]}?" if close else ""),
+                    hint=f"it accepts: {', '.join(accepted) or 'no options'}",
+                )
+    try:
+        return maker(*positional, **options)
+    except ConfigError:
+        raise
+    except Exception as error:
+        shown = ", ".join(f"{option} = {value!r}" for option, value in options.items())
+        raise ConfigError(
+            f"{where}: {name} refused its options: {error}",
+            hint=f"given: {shown or 'nothing'}; it accepts: {', '.join(accepted) or 'anything'}",
+        ) from error

@@ -1,0 +1,234 @@
+"""The seams: what a component has to look like to be plugged in.
+
+Everything that differs between two deployments stands behind one of these. The
+lane and the worker know these shapes and never the name of a component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from stream_update.events import (
+    Alarm,
+    Batch,
+    Committed,
+    Features,
+    Outcomes,
+    Poll,
+    Predictions,
+    Record,
+    TopicInfo,
+    TopicPartition,
+    TopicSpec,
+    Tree,
+)
+
+__all__ = ["Appender", "Learner", "Log", "Member", "Monitor", "Publisher", "Reader"]
+
+
+class Closing(Protocol):
+    """Something that holds connections or files."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Log(Closing, Protocol):
+    """An ordered, partitioned, replayable store of records.
+
+    Every method may raise :class:`~stream_update.errors.Transient` when the log
+    does not answer, and :class:`~stream_update.errors.ConfigError` when it cannot
+    be reached at all at the start.
+    """
+
+    url: str
+
+    def create_topics(self, topics: Sequence[TopicSpec]) -> list[str]:
+        """Create the topics that do not exist; return the names of those created."""
+        ...
+
+    def topics(self) -> dict[str, TopicInfo]:
+        """Every topic of the log that is not internal to it."""
+        ...
+
+    def reader(self) -> Reader:
+        """A reader of committed records, outside any group."""
+        ...
+
+    def member(self, group_id: str, topic: str, *, single: bool = False) -> Member:
+        """Join a consumer group. ``single``: one member owns all partitions, the
+        others stand by; otherwise the partitions are spread, and stay where they
+        are when members come and go."""
+        ...
+
+    def publisher(self, group_id: str) -> Publisher:
+        """A writer of atomic checkpoints."""
+        ...
+
+    def appender(self) -> Appender:
+        """A writer of records without a checkpoint around them."""
+        ...
+
+
+class Reader(Closing, Protocol):
+    """Reads committed records from positions that the caller chooses."""
+
+    def beginning_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    def end_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset after the last committed record (Kafka: last stable offset)."""
+        ...
+
+    def offsets_for_times(
+        self, times_ms: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int | None]:
+        """The first offset whose timestamp is not before the given one, or None."""
+        ...
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read exactly these partitions from these offsets on, and no others."""
+        ...
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[Batch]:
+        """The next records, at most one batch for a partition; empty after the timeout.
+
+        Raises :class:`~stream_update.errors.LogGap` when a position is no longer,
+        or not yet, in the log.
+        """
+        ...
+
+    def position(self, where: TopicPartition) -> int:
+        """The next offset to be read; moves over holes, so it reaches the end offset."""
+        ...
+
+
+class Member(Closing, Protocol):
+    """One process of a consumer group, reading one topic. Never commits by itself."""
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> Poll:
+        """Take part in the group and bring records; see :class:`~stream_update.events.Poll`.
+
+        Raises :class:`~stream_update.errors.LogGap` as :meth:`Reader.poll` does.
+        """
+        ...
+
+    def resume_at(self, partition: int, offset: int) -> None:
+        """Let a gained partition flow, from this offset on."""
+        ...
+
+    def position(self, partition: int) -> int:
+        """As :meth:`Reader.position`, for an assigned partition that flows."""
+        ...
+
+    def committed(self, partitions: Iterable[int]) -> dict[int, Committed | None]:
+        """The group's committed positions, for any partition of the topic.
+
+        A barrier: it waits for a checkpoint of an earlier owner that is still under
+        way, so what it returns is final unless this member commits.
+        """
+        ...
+
+    def stable(self) -> bool:
+        """Whether this member may publish now (no rebalance is under way)."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Publisher(Closing, Protocol):
+    """Makes records and a group's positions visible together, or not at all."""
+
+    def publish(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> list[int]:
+        """One atomic checkpoint; ``offsets`` are of the member's topic, by partition.
+
+        Returns the offset given to each record. Raises
+        :class:`~stream_update.errors.Refused` if it is certainly not in the log
+        (the member is not, or no longer, the owner) and
+        :class:`~stream_update.errors.Doubt` if nobody can tell. ``offsets`` must not
+        be empty: they are what fences a former owner.
+        """
+        ...
+
+
+class Appender(Closing, Protocol):
+    """Appends records in order; in flight at most a bounded number."""
+
+    def append(self, records: Iterable[Record]) -> int:
+        """Hand over records; returns how many. May wait for room."""
+        ...
+
+    def flush(self) -> None:
+        """Return when every record handed over is in the log, or raise."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Anything with predict and learn.
+
+    Laws, checked by :mod:`stream_update.testing` for every declared learner:
+    ``predict`` changes nothing that later predictions depend on, inputs are never
+    changed, ``load(dump())`` keeps all later predictions, and the same seed and the
+    same events give the same predictions.
+    """
+
+    batch: int
+    """How many events are learned together; 1 is one event at a time."""
+
+    def predict(self, features: Sequence[Features]) -> Predictions: ...
+
+    def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None: ...
+
+    def predict_then_learn(
+        self, features: Sequence[Features], labels: Sequence[Any]
+    ) -> Predictions:
+        """For each event in turn: predict, then learn. Only called if ``batch`` is 1.
+
+        Raises :class:`~stream_update.errors.LearnerFailed` at the first event that
+        cannot be used, with the predictions made so far.
+        """
+        ...
+
+    def react(self, signal: str) -> None:
+        """A monitor's signal (``"warning"``, ``"reset"``, ``"swap"``)."""
+        ...
+
+    def dump(self) -> Tree: ...
+
+    def load(self, tree: Tree) -> None: ...
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """Observes outcomes in order; may raise alarms.
+
+    The result must not depend on how the outcomes were cut into blocks.
+    """
+
+    name: str
+    reactive: bool
+    """True if its signals must reach the learner before the next event is learned."""
+
+    def observe(self, outcomes: Outcomes) -> Sequence[Alarm]: ...
+
+    def report(self) -> Mapping[str, Any]:
+        """Current figures, for the metrics topic and the final report."""
+        ...
+
+    def dump(self) -> Tree: ...
+
+    def load(self, tree: Tree) -> None: ...

@@ -1,0 +1,455 @@
+"""A slot: a lane and its place in the log.
+
+The lane's truth is S (:attr:`Lane.next` when it was last put in a snapshot), the
+outputs' truth is C (what the group has committed). S never passes C. Between the
+two a restored lane learns again in silence, because what it says there is already
+out; so nothing is said twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream_update.codecs import dead_letter_record, json_record
+from stream_update.errors import Fatal, LineageMismatch, LogGap
+from stream_update.events import (
+    Alarm,
+    Batch,
+    Block,
+    Committed,
+    Record,
+    Run,
+    TopicPartition,
+)
+from stream_update.lane import Effects, Lane, PoisonEvent
+from stream_update.protocols import Reader
+from stream_update.restore import (
+    Journal,
+    JournalEntry,
+    RunReader,
+    journal_record,
+    metadata_of,
+    newest,
+)
+from stream_update.snapshot import Identity, Snapshot, check_identity, records, seal
+
+__all__ = ["Kit", "Part", "Plan", "Slot"]
+
+logger = logging.getLogger(__name__)
+
+
+class Kit(NamedTuple):
+    """What a slot needs of a freshly built lane."""
+
+    lane: Lane
+    decode: Callable[[Batch], Block]
+    recent_loss: Callable[[], float]
+
+
+class Plan(NamedTuple):
+    """What all slots of a process share."""
+
+    identity: Identity
+    source_topic: str
+    topics: Mapping[str, str]
+    build: Callable[[Mapping[int, int]], Kit]
+    alarm_value: Callable[[Alarm], Mapping[str, Any]]
+    open_reader: Callable[[], Reader]
+    partitions: Callable[[], Sequence[int]]
+    auto_offset_reset: str = "earliest"
+    journal: bool = False
+    compression_level: int = 3
+    wait_s: float = 20.0
+    bad_ratio: float = 1.0
+    bad_window: int = 10_000
+
+    @property
+    def lineage(self) -> str:
+        return self.identity.lineage
+
+
+class Part(NamedTuple):
+    """What one slot puts into a checkpoint."""
+
+    slot: Slot
+    records: list[Record]
+    offsets: dict[int, Committed]
+    snapshot: Snapshot | None
+    journal_index: int | None
+
+
+class Slot:
+    """One lane of this process, with what it has said since the last checkpoint.
+
+    ``number`` is the partition of the snapshot topic: the input partition, or 0 for
+    the lane over all of them.
+    """
+
+    def __init__(self, number: int, partitions: Iterable[int], plan: Plan, reader: Reader) -> None:
+        self.number = number
+        self.partitions = sorted(partitions)
+        self.committed: dict[int, int] = {}
+        self.seq = 0
+        self.published = 0
+        self.snapshot_created_ms: int | None = None
+        self._plan = plan
+        self._reader = reader
+        self._pending: list[Record] = []
+        self._parent = ""
+        self._snapshot_next: dict[int, int] = {}
+        self._poisoned: dict[tuple[int, int], str] = {}
+        self._must_commit = False
+        self._journal_number = 0
+        self._journal_offset = 0
+        self._journal: Journal | None = None
+        self._runs: RunReader | None = None
+        self._recent = (0, 0)
+        self._kit: Kit | None = None
+
+    @property
+    def lane(self) -> Lane:
+        assert self._kit is not None, "the slot has not been restored"
+        return self._kit.lane
+
+    # -- restoring
+
+    def restore(self, committed: Mapping[int, Committed | None]) -> None:
+        """Newest valid snapshot, or a fresh lane if there has never been one.
+
+        ``committed`` holds the group's positions (empty for a stand-by, which only
+        follows). Afterwards :attr:`Lane.next` says where reading goes on; the events
+        from there to the committed position are learned in silence.
+        """
+        self._close_readers()
+        notes = {p: metadata_of(at.metadata) for p, at in committed.items() if at is not None}
+        known = max((int(note.get("seq", 0)) for note in notes.values()), default=0)
+        snapshot = self._find(known)
+        if snapshot is None:
+            if known:
+                raise LogGap(
+                    f"the group committed snapshot {known} of lineage {self._plan.lineage}, but "
+                    f"{self._plan.topics['snapshots']}[{self.number}] holds none",
+                    hint="the snapshot topic lost its records; rebuild by replay under a new "
+                    "lineage",
+                )
+            start = self._first_offsets(committed, notes)
+            self._kit = self._plan.build(start)
+            self._parent, self._journal_number, self._journal_offset = "", 0, 0
+            self.seq = 0
+        else:
+            manifest = snapshot.manifest
+            check_identity(manifest, self._plan.identity)
+            start = manifest.positions
+            missing = [p for p in self.partitions if p not in start]
+            if missing:
+                start |= self._first_offsets({p: committed.get(p) for p in missing}, notes)
+            self._kit = self._plan.build(start)
+            self.lane.thaw(snapshot.state())
+            for partition in missing:
+                self.lane.next[partition] = start[partition]
+            self._parent = snapshot.sha256
+            self._journal_number = manifest.journal
+            self._journal_offset = manifest.journal_offset
+            self.seq = max(manifest.seq, known)
+            self.snapshot_created_ms = manifest.created_ms
+        self.lane.poisoned.update(self._poisoned)
+        self._snapshot_next = dict(self.lane.next)
+        self._pending.clear()
+        self.committed = {
+            p: at.offset if at is not None else self.lane.next[p] for p, at in committed.items()
+        }
+        for partition, offset in self.committed.items():
+            if self.lane.next[partition] > offset:
+                raise LineageMismatch(
+                    f"snapshot {self.seq} of lineage {self._plan.lineage} has learned "
+                    f"{self._plan.source_topic}[{partition}] up to {self.lane.next[partition]}, "
+                    f"but the group's offset is {offset}: somebody moved it back",
+                    hint="move the offset forward again, or replay under a new lineage",
+                )
+        if self._plan.auto_offset_reset == "latest" and any(
+            at is None for at in committed.values()
+        ):
+            self._must_commit = True
+
+    def _find(self, known: int) -> Snapshot | None:
+        """The newest snapshot; waits for the one that the group's note promises."""
+        deadline = time.monotonic() + self._plan.wait_s
+        while True:
+            snapshot = newest(
+                self._reader, self._plan.topics["snapshots"], self.number, self._plan.lineage
+            )
+            found = snapshot.manifest.seq if snapshot is not None else 0
+            if found >= known:
+                return snapshot
+            if time.monotonic() > deadline:
+                logger.error(
+                    "%s[%d]: snapshot %d is not to be had, going back to %d and learning again "
+                    "from there",
+                    self._plan.topics["snapshots"],
+                    self.number,
+                    known,
+                    found,
+                )
+                return snapshot
+            time.sleep(0.5)
+
+    def _first_offsets(
+        self,
+        committed: Mapping[int, Committed | None],
+        notes: Mapping[int, Mapping[str, Any]],
+    ) -> dict[int, int]:
+        wanted = [TopicPartition(self._plan.source_topic, p) for p in self.partitions]
+        if self._plan.auto_offset_reset == "latest":
+            first = self._reader.end_offsets(wanted)
+        else:
+            first = self._reader.beginning_offsets(wanted)
+        start = {where.partition: offset for where, offset in first.items()}
+        for partition, at in committed.items():
+            if at is not None:
+                start[partition] = int(notes[partition].get("S", at.offset))
+        return start
+
+    # -- the journal of a lane over several partitions
+
+    def follow_journal(self, timeout_s: float = 0.0) -> int:
+        """Learn again, in silence, what the journal has; returns the records learned.
+
+        A stand-by calls this now and then; the owner calls it until
+        :meth:`journal_done` before it reads on by itself.
+        """
+        if self._journal is None:
+            self._journal = Journal(
+                self._plan.open_reader(),
+                self._plan.topics["journal"],
+                self._plan.lineage,
+                self._journal_number,
+                self._journal_offset,
+            )
+            self._runs = RunReader(self._plan.open_reader(), self._plan.source_topic)
+        assert self._runs is not None
+        learned = 0
+        for entry in self._journal.read(timeout_s):
+            for run in entry.runs:
+                for batch in self._runs.take(Run(*run)):
+                    self._learn(batch)
+                    learned += len(batch)
+            self.lane.runs.clear()
+            self._journal_number = entry.number + 1
+        self._journal_offset = self._journal.offset
+        return learned
+
+    def journal_done(self) -> bool:
+        """Whether everything that is in the journal now has been learned."""
+        return self._journal is not None and self._journal.offset >= self._journal.end()
+
+    def take_over(self, committed: Mapping[int, Committed | None]) -> None:
+        """A stand-by that followed the journal to its end becomes the owner."""
+        latest = newest(
+            self._reader, self._plan.topics["snapshots"], self.number, self._plan.lineage
+        )
+        if latest is not None:
+            self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self._snapshot_next = latest.manifest.positions
+            self.snapshot_created_ms = latest.manifest.created_ms
+        self.committed = {
+            p: at.offset if at is not None else self.lane.next[p] for p, at in committed.items()
+        }
+        self._close_readers()
+
+    # -- feeding
+
+    def feed(self, batch: Batch) -> None:
+        """Decode and learn; keep what it says for the next checkpoint.
+
+        Raises :class:`PoisonEvent`; see :meth:`poisoned_by`.
+        """
+        limit = self.committed.get(batch.partition, 0)
+        if batch.offsets and batch.offsets[0] < limit:
+            silent = sum(1 for offset in batch.offsets if offset < limit)
+            self._learn(batch.slice(0, silent) if silent < len(batch) else batch)
+            self.lane.runs.clear()
+            if silent == len(batch):
+                return
+            batch = batch.slice(silent, len(batch))
+        effects = self._learn(batch)
+        if effects.dead_letters or effects.alarms:
+            self._say(effects)
+        self._check_ratio(len(batch), len(effects.dead_letters))
+
+    def _learn(self, batch: Batch) -> Effects:
+        assert self._kit is not None
+        return self._kit.lane.feed(self._kit.decode(batch))
+
+    def poisoned_by(self, event: PoisonEvent) -> None:
+        """Remember an event that the learner cannot learn; the slot must be restored."""
+        key = (event.partition, event.offset)
+        if key in self._poisoned:
+            raise Fatal(
+                f"{self._plan.source_topic}[{event.partition}] offset {event.offset} broke the "
+                f"learner again although it was set aside: {event}",
+            )
+        self._poisoned[key] = str(event)
+        logger.warning(
+            "%s[%d] offset %d breaks the learner (%s): it becomes a dead letter, and the lane "
+            "goes back to its last snapshot and learns the others again",
+            self._plan.source_topic,
+            event.partition,
+            event.offset,
+            event,
+        )
+
+    def _say(self, effects: Effects) -> None:
+        plan = self._plan
+        for letter in effects.dead_letters:
+            self._pending.append(
+                dead_letter_record(
+                    letter, plan.topics["dead-letters"], plan.source_topic, plan.lineage
+                )
+            )
+        for alarm in effects.alarms:
+            logger.info(
+                "drift: %s[%d] offset %d: %s went from %.4f to %.4f (%s)",
+                plan.source_topic,
+                alarm.partition,
+                alarm.offset,
+                alarm.detector,
+                alarm.before,
+                alarm.after,
+                alarm.direction,
+            )
+            value = {
+                "app": plan.identity.app,
+                "lineage": plan.lineage,
+                "topic": plan.source_topic,
+                **plan.alarm_value(alarm),
+            }
+            self._pending.append(
+                json_record(plan.topics["drift"], value, key=plan.lineage.encode())
+            )
+
+    def _check_ratio(self, count: int, bad: int) -> None:
+        seen, wrong = self._recent[0] + count, self._recent[1] + bad
+        if seen >= self._plan.bad_window:
+            if wrong > self._plan.bad_ratio * seen:
+                raise Fatal(
+                    f"{wrong} of the last {seen} events of {self._plan.source_topic} partition "
+                    f"{self.partitions} were bad, more than [dead_letters] max_ratio allows",
+                    hint=f"read their reasons in {self._plan.topics['dead-letters']}",
+                )
+            seen = wrong = 0
+        self._recent = (seen, wrong)
+
+    # -- checkpoints
+
+    def part(self, *, snapshot: bool, metrics: Mapping[str, Any]) -> Part | None:
+        """What the slot has to say in a checkpoint now, or None."""
+        lane = self.lane
+        if any(lane.next[p] < self.committed[p] for p in self.partitions):
+            return None  # still learning in silence: C must not go back
+        moved = any(lane.next[p] > self.committed[p] for p in self.partitions)
+        sealing = snapshot and lane.next != self._snapshot_next
+        if not (moved or sealing or self._must_commit):
+            return None
+        plan, made = self._plan, list(self._pending)
+        if moved:
+            made.append(
+                json_record(
+                    plan.topics["metrics"],
+                    {**metrics, **self.facts()},
+                    key=f"{plan.lineage}/{self.number}".encode(),
+                )
+            )
+        journal_index = None
+        if plan.journal and lane.runs:
+            journal_index = len(made)
+            entry = JournalEntry(
+                self._journal_number,
+                [tuple(run) for run in lane.runs],
+                {str(p): offset for p, offset in sorted(lane.next.items())},
+            )
+            made.append(journal_record(entry, plan.topics["journal"], plan.lineage))
+        sealed = self._seal(journal_index is not None) if sealing else None
+        if sealed is not None:
+            made += records(sealed, plan.topics["snapshots"])
+        seq = sealed.manifest.seq if sealed else self.seq
+        at = lane.next if sealed else self._snapshot_next
+        offsets = {}
+        for p in self.partitions:
+            note = {"seq": seq, "S": at[p], "sha": (sealed.sha256 if sealed else self._parent)[:8]}
+            offsets[p] = Committed(lane.next[p], msgspec.json.encode(note).decode())
+        return Part(self, made, offsets, sealed, journal_index)
+
+    def facts(self) -> dict[str, Any]:
+        """Where the lane is, for the metrics topic and for people."""
+        lane = self.lane
+        return {
+            "app": self._plan.identity.app,
+            "lineage": self._plan.lineage,
+            "partition": self.number,
+            "next": {str(p): offset for p, offset in sorted(lane.next.items())},
+            "events": lane.events,
+            "learned": lane.learned,
+            "dead_letters": lane.rejected,
+            "unlabelled": lane.unlabelled,
+            "event_time": lane.event_time,
+            "snapshot": self.seq,
+        }
+
+    def _seal(self, with_journal: bool) -> Snapshot:
+        assert self._kit is not None
+        lane, plan = self._kit.lane, self._plan
+        return seal(
+            lane.freeze(),
+            plan.identity,
+            compression_level=plan.compression_level,
+            partition=self.number,
+            seq=self.seq + 1,
+            parent=self._parent,
+            next={str(p): offset for p, offset in sorted(lane.next.items())},
+            events=lane.events,
+            learned=lane.learned,
+            rejected=lane.rejected,
+            unlabelled=lane.unlabelled,
+            recent_loss=self._kit.recent_loss(),
+            event_time=lane.event_time,
+            created_ms=int(time.time() * 1000),
+            journal=self._journal_number + with_journal,
+            journal_offset=self._journal_offset,
+        )
+
+    def confirm(self, part: Part, given: list[int]) -> None:
+        """The checkpoint with this part is in the log; ``given`` are its records' offsets."""
+        self._pending.clear()
+        self._must_commit = False
+        self.committed = {p: at.offset for p, at in part.offsets.items()}
+        if part.journal_index is not None:
+            self._journal_number += 1
+            self._journal_offset = given[part.journal_index] + 1
+        self.lane.runs.clear()
+        if part.snapshot is not None:
+            self.seq = part.snapshot.manifest.seq
+            self._parent = part.snapshot.sha256
+            self._snapshot_next = part.snapshot.manifest.positions
+            self.snapshot_created_ms = part.snapshot.manifest.created_ms
+            self.published += 1
+            self._poisoned = {
+                key: detail
+                for key, detail in self._poisoned.items()
+                if key[1] >= self._snapshot_next[key[0]]
+            }
+            self.lane.poisoned = dict(self._poisoned)
+
+    def _close_readers(self) -> None:
+        for part in (self._journal, self._runs):
+            if part is not None:
+                part.close()
+        self._journal = self._runs = None
+
+    def close(self) -> None:
+        """Let go of the readers; what was not committed is void."""
+        self._close_readers()

@@ -1,0 +1,336 @@
+"""The process that owns lanes: assign, poll, feed, checkpoint, drain.
+
+On any doubt it raises a :class:`~stream_update.errors.Fatal` and is started again:
+there is one way to recover, and every start walks it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stream_update.cadence import Cadence
+from stream_update.errors import Refused, Transient
+from stream_update.events import Batch, Committed, Record, TopicPartition
+from stream_update.lane import PoisonEvent
+from stream_update.protocols import Member, Publisher, Reader
+from stream_update.restore import read_range
+from stream_update.slots import Plan, Slot
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.2
+DRAIN_S = 60.0
+ASK_S = 1.0
+
+
+class Worker:
+    """Runs the lanes of the partitions that the group gives to this process.
+
+    ``ends`` stops the worker when the whole topic has been learned up to these
+    offsets, by whichever members; ``max_events`` after so many events here;
+    ``stop_when`` as soon as it returns True. ``on_progress`` is called after every
+    poll, ``on_checkpoint`` after every committed checkpoint.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        member: Member,
+        publisher: Publisher,
+        reader: Reader,
+        cadence: Cadence,
+        *,
+        report: Callable[[Slot], Mapping[str, Any]],
+        single: bool = False,
+        max_poll_records: int = 500,
+        ends: Mapping[int, int] | None = None,
+        max_events: int | None = None,
+        stop_when: Callable[[], bool] | None = None,
+        on_slot: Callable[[Slot], None] | None = None,
+        on_progress: Callable[[Worker], None] | None = None,
+        on_checkpoint: Callable[[Worker], None] | None = None,
+        idle_s: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slots: dict[int, Slot] = {}
+        self.events = 0
+        self._plan = plan
+        self._member = member
+        self._publisher = publisher
+        self._reader = reader
+        self._cadence = cadence
+        self._report = report
+        self._single = single
+        self._max_poll_records = max_poll_records
+        self._ends = ends
+        self._max_events = max_events
+        self._stop_when = stop_when
+        self._on_slot = on_slot
+        self._on_progress = on_progress
+        self._on_checkpoint = on_checkpoint
+        self._clock = clock
+        self._stopping = False
+        self._standby: Slot | None = None
+        self._owned: set[int] = set()
+        self._void: set[int] = set()
+        self._idle_s = idle_s
+        self._began = clock()
+        self._asked_at = -ASK_S
+
+    def stop(self) -> None:
+        """Finish the batch, checkpoint, leave the group. Safe to call from a signal handler."""
+        self._stopping = True
+
+    @property
+    def standing_by(self) -> bool:
+        """Whether another member has the lane and this one only follows it."""
+        return self._standby is not None and not self.slots
+
+    def run(self) -> None:
+        """Until told to stop, or until a stop condition holds."""
+        while not self._stopping:
+            self._turn()
+            if self._on_progress is not None:
+                self._on_progress(self)
+            if self._enough() or self._finished():
+                break
+        self._drain()
+
+    def _turn(self) -> None:
+        poll = self._member.poll(IDLE_S, self._max_poll_records)
+        self._void.clear()
+        if poll.lost:
+            self._drop(poll.lost)
+        if poll.gained:
+            self._gain(poll.gained)
+        for batch in poll.batches:
+            self._feed(batch)
+        if self._cadence.due(self._clock()):
+            self.checkpoint()
+        elif self._single and not self.slots:
+            self._stand_by()
+
+    # -- assignment
+
+    def _drop(self, partitions: Sequence[int]) -> None:
+        """Let go of the lanes of these partitions, and of what they have not committed."""
+        self._owned -= set(partitions)
+        for number in [n for n, slot in self.slots.items() if {*slot.partitions} & {*partitions}]:
+            slot = self.slots.pop(number)
+            slot.close()
+            logger.info(
+                "%s: partitions %s went to another member; what was not committed of them is "
+                "learned there again",
+                self._plan.source_topic,
+                slot.partitions,
+            )
+
+    def _gain(self, partitions: Sequence[int]) -> None:
+        self._owned |= set(partitions)
+        if self._single:
+            self._gain_single()
+            return
+        committed = self._committed(partitions)
+        for partition in sorted(partitions):
+            slot = Slot(partition, [partition], self._plan, self._reader)
+            self._restore(slot, {partition: committed[partition]})
+            self.slots[partition] = slot
+            self._resume(slot)
+
+    def _gain_single(self) -> None:
+        for slot in self.slots.values():
+            slot.close()
+        self.slots.clear()
+        committed = self._committed(sorted(self._owned))
+        slot, self._standby = self._standby, None
+        if slot is not None and slot.partitions == sorted(self._owned):
+            self._catch_up(slot)
+            slot.take_over(committed)
+        else:
+            slot = Slot(0, self._owned, self._plan, self._reader)
+            self._restore(slot, committed)
+        self.slots[0] = slot
+        self._resume(slot)
+
+    def _committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        """The barrier: returns when no checkpoint of a former owner is under way."""
+        deadline = self._clock() + DRAIN_S
+        while True:
+            try:
+                return self._member.committed(partitions)
+            except Transient as error:
+                if self._clock() > deadline:
+                    raise
+                logger.warning("waiting for the former owner's last checkpoint: %s", error)
+
+    def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
+        slot.restore(committed)
+        if self._plan.journal:
+            self._catch_up(slot)
+
+    def _catch_up(self, slot: Slot) -> None:
+        while True:
+            try:
+                slot.follow_journal()
+                if slot.journal_done():
+                    return
+            except PoisonEvent as event:
+                slot.poisoned_by(event)
+                slot.restore(self._member.committed(slot.partitions))
+
+    def _resume(self, slot: Slot) -> None:
+        if self._on_slot is not None:
+            self._on_slot(slot)
+        for partition in slot.partitions:
+            self._member.resume_at(partition, slot.lane.next[partition])
+        logger.info(
+            "lane %d of %s: at snapshot %d, %d events learned, goes on at %s",
+            slot.number,
+            self._plan.lineage,
+            slot.seq,
+            slot.lane.learned,
+            {p: slot.lane.next[p] for p in slot.partitions},
+        )
+
+    def _stand_by(self) -> None:
+        """Keep a lane warm behind the owner's journal."""
+        if self._standby is None:
+            slot = Slot(0, self._plan.partitions(), self._plan, self._reader)
+            slot.restore({})
+            self._standby = slot
+            logger.info("standing by for lineage %s", self._plan.lineage)
+        try:
+            self._standby.follow_journal()
+        except PoisonEvent as event:
+            self._standby.poisoned_by(event)
+            self._standby.restore({})
+
+    # -- feeding
+
+    def _feed(self, batch: Batch) -> None:
+        """Feed a batch in the pieces that the cadence and the event limit leave room for."""
+        number = 0 if self._single else batch.partition
+        while len(batch) and number in self.slots and number not in self._void:
+            if self._enough():
+                self._void.add(number)  # what is left over is read again by the next run
+                return
+            size = min(len(batch), self._cadence.room())
+            if self._max_events is not None:
+                size = min(size, self._max_events - self.events)
+            piece = batch if size == len(batch) else batch.slice(0, size)
+            batch = batch.slice(size, len(batch)) if size < len(batch) else batch.slice(0, 0)
+            slot = self.slots[number]
+            try:
+                slot.feed(piece)
+            except PoisonEvent as event:
+                slot.poisoned_by(event)
+                self._void.add(number)
+                self._restore(slot, self._member.committed(slot.partitions))
+                self._resume(slot)
+                return
+            self.events += size
+            self._cadence.advance(size)
+            if len(batch) and self._cadence.due(self._clock()):
+                self.checkpoint()
+
+    def _enough(self) -> bool:
+        if self._max_events is not None and self.events >= self._max_events:
+            return True
+        return self._stop_when is not None and self._stop_when()
+
+    def _finished(self) -> bool:
+        """Whether every partition has been learned up to its end, here or elsewhere.
+
+        A member without partitions waits for ``idle_s``, since those of a member that
+        died may still come to it.
+        """
+        if self._ends is None:
+            return False
+        elsewhere = []
+        for partition, end in self._ends.items():
+            slot = self.slots.get(0 if self._single else partition)
+            if slot is None or partition not in slot.partitions:
+                elsewhere.append(partition)
+            elif self._member.position(partition) < end:
+                return False
+        if not elsewhere:
+            return True
+        now = self._clock()
+        if now - self._asked_at < ASK_S or not (self.slots or now - self._began > self._idle_s):
+            return False
+        self._asked_at = now
+        if not self.checkpoint():
+            return False
+        try:
+            committed = self._member.committed(elsewhere)
+        except Transient as error:
+            logger.info("cannot see yet how far the other members are: %s", error)
+            return False
+        return all(self._learned_to_end(p, committed[p]) for p in elsewhere)
+
+    def _learned_to_end(self, partition: int, at: Committed | None) -> bool:
+        assert self._ends is not None
+        end = self._ends[partition]
+        where = TopicPartition(self._plan.source_topic, partition)
+        start = self._reader.beginning_offsets([where])[where] if at is None else at.offset
+        # Behind the last event there may be transaction markers, which nobody commits.
+        return start >= end or not any(read_range(self._reader, where, start, end))
+
+    # -- checkpoints
+
+    def checkpoint(self, *, final: bool = False) -> bool:
+        """Make everything said since the last checkpoint visible, in one atomic act.
+
+        Returns False if a rebalance is under way; everything is kept for the next try.
+        """
+        now = self._clock()
+        if not self._member.stable():
+            self._cadence.postpone(now)
+            return False
+        snapshot = final or self._cadence.snapshot_due(now)
+        prepared = [
+            slot.part(snapshot=snapshot, metrics=self._report(slot))
+            for slot in self.slots.values()
+        ]
+        parts = [part for part in prepared if part is not None]
+        if not parts:
+            self._cadence.done(now)
+            return True
+        records: list[Record] = []
+        offsets: dict[int, Committed] = {}
+        for part in parts:
+            records += part.records
+            offsets |= part.offsets
+        sealed = self._clock()
+        try:
+            given = self._publisher.publish(records, offsets, self._member)
+        except Refused as error:
+            logger.info("checkpoint refused, to be tried again after the rebalance: %s", error)
+            self._cadence.postpone(now)
+            return False
+        start = 0
+        for part in parts:
+            part.slot.confirm(part, given[start : start + len(part.records)])
+            start += len(part.records)
+        self._cadence.done(self._clock(), sealed - now if snapshot else None)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self)
+        return True
+
+    def _drain(self) -> None:
+        """The last checkpoint; waits for a rebalance to end rather than lose it."""
+        deadline = self._clock() + DRAIN_S
+        while not self.checkpoint(final=True):
+            if self._clock() > deadline:
+                raise Transient(
+                    f"the last checkpoint could not be made within {DRAIN_S:.0f} s because the "
+                    "group did not settle",
+                    hint="nothing is lost: the next start learns again what was not committed",
+                )
+            # Only to take part in the rebalance: what it brings is read again by the next run.
+            self._drop(self._member.poll(IDLE_S, 1).lost)

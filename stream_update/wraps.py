@@ -1,0 +1,115 @@
+"""Learners made of learners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stream_update.errors import LearnerFailed
+from stream_update.events import Features, Predictions, Tree
+from stream_update.protocols import Learner
+
+__all__ = ["BackgroundTwin"]
+
+
+class BackgroundTwin:
+    """A learner with a second one that warms up in the background before it takes over.
+
+    ``make`` builds a fresh learner. A warning starts one in the background, and from then
+    on both learn every event while the first one predicts. A swap puts the one in the
+    background in its place, or a fresh one if there was no warning. A reset starts afresh
+    without a background. Other signals go to the learner that predicts.
+
+    Warnings often come in a row while one change builds up, so a new one leaves a young
+    learner in the background alone; one that has learned ``stale_after`` events has its
+    knowledge from before the change that is now beginning, and is replaced. (The adaptive
+    random forest of Gomes et al., 2017, replaces it at every warning.)
+    """
+
+    def __init__(self, make: Callable[[], Learner], *, stale_after: int = 1000) -> None:
+        self._make = make
+        self._stale_after = stale_after
+        self._active = make()
+        self._background: Learner | None = None
+        self._warmed = 0
+        self.batch = self._active.batch
+
+    @property
+    def warming(self) -> bool:
+        """Whether there is a learner in the background."""
+        return self._background is not None
+
+    def predict(self, features: Sequence[Features]) -> Predictions:
+        return self._active.predict(features)
+
+    def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
+        self._active.learn(features, labels)
+        if self._background is not None:
+            self._background.learn(features, labels)
+            self._warmed += len(features)
+
+    def predict_then_learn(
+        self, features: Sequence[Features], labels: Sequence[Any]
+    ) -> Predictions:
+        """While a background learner warms up, both have learned the same events at any
+        time, also when one of them fails.
+        """
+        if self._background is None:
+            return self._active.predict_then_learn(features, labels)
+        answers: list[Predictions] = []
+        for index, (event, label) in enumerate(zip(features, labels, strict=True)):
+            try:
+                answers.append(self._active.predict_then_learn([event], [label]))
+            except LearnerFailed as failure:
+                answers.append(failure.predictions)
+                raise LearnerFailed(
+                    index, failure.phase, failure.cause, _joined(answers)
+                ) from failure.cause
+            try:
+                self._background.learn([event], [label])
+            except LearnerFailed as failure:
+                raise LearnerFailed(
+                    index, "learn", failure.cause, _joined(answers)
+                ) from failure.cause
+            self._warmed += 1
+        return _joined(answers)
+
+    def react(self, signal: str) -> None:
+        if signal == "warning":
+            if self._background is None or self._warmed >= self._stale_after:
+                self._background = self._make()
+                self._warmed = 0
+        elif signal in {"swap", "reset"}:
+            warmed = self._background if signal == "swap" else None
+            self._active = self._make() if warmed is None else warmed
+            self._background = None
+            self._warmed = 0
+        else:
+            self._active.react(signal)
+
+    def dump(self) -> Tree:
+        return {
+            "active": self._active.dump(),
+            "background": None if self._background is None else self._background.dump(),
+            "warmed": self._warmed,
+        }
+
+    def load(self, tree: Tree) -> None:
+        active, background = self._make(), None
+        active.load(tree["active"])
+        if tree["background"] is not None:
+            background = self._make()
+            background.load(tree["background"])
+        self._active, self._background = active, background
+        self._warmed = tree["warmed"]
+
+
+def _joined(answers: Sequence[Predictions]) -> Predictions:
+    """The answers to single events as one; without probabilities if any had none."""
+    values = [value for answer in answers for value in answer.values]
+    probabilities: list[Mapping[Any, float]] = []
+    for answer in answers:
+        if answer.probabilities is not None:
+            probabilities.extend(answer.probabilities)
+    complete = len(probabilities) == len(values)
+    return Predictions(values, probabilities if complete else None)
