@@ -133,7 +133,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def trainer_group(self) -> str:
         """The trainers' consumer group; every lineage has its own, so a new lineage
-        starts at the beginning of the topic and leaves the old one alone."""
+        starts at the beginning of the topic and leaves the old one alone.
+        """
         if self.group_id:
             return self.group_id
         return self.app if self.lineage_name == self.app else f"{self.app}.{self.lineage_name}"

@@ -195,9 +195,7 @@ class Lane:
             ) from failure.cause
         self.learned += len(waiting.offsets)
 
-    def _observe(
-        self, monitors: Iterable[Monitor], outcomes: Outcomes, effects: Effects
-    ) -> None:
+    def _observe(self, monitors: Iterable[Monitor], outcomes: Outcomes, effects: Effects) -> None:
         if not outcomes.offsets:
             return
         for monitor in monitors:

@@ -13,18 +13,38 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from stream_update.errors import ConfigError
+from stream_update.protocols import Log
 
-__all__ = ["build", "names", "resolve"]
+__all__ = ["build", "names", "open_log", "resolve"]
 
+LOGS = "stream_update.logs"
 DROPPED_KEYS = frozenset({"use", "factory", "allow"})
 
 
 def names(group: str) -> list[str]:
     """The short names that are installed for a seam, ours and others'."""
     return sorted({point.name for point in entry_points(group=group)})
+
+
+def open_log(url: str, kafka: Mapping[str, Any] | None = None) -> Log:
+    """Connect to the log that an address names; ``kafka`` holds the client's own options,
+    with those for consumers and producers only in tables of these names.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in names(LOGS):
+        raise ConfigError(
+            f"log: there is no kind of log {scheme!r} (the address is {url!r})",
+            hint=f"accepted: {', '.join(f'{name}://' for name in names(LOGS))}",
+        )
+    maker = resolve(scheme, "log", LOGS)
+    if scheme != "kafka":
+        return cast("Log", maker(url))
+    client = dict(kafka or {})
+    consumer, producer = client.pop("consumer", {}), client.pop("producer", {})
+    return cast("Log", maker(url, client=client, consumer=consumer, producer=producer))
 
 
 def resolve(name: str, where: str, group: str | None = None) -> Any:

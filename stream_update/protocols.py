@@ -68,7 +68,8 @@ class Log(Closing, Protocol):
     def member(self, group_id: str, topic: str, *, single: bool = False) -> Member:
         """Join a consumer group. ``single``: one member owns all partitions, the
         others stand by; otherwise the partitions are spread, and stay where they
-        are when members come and go."""
+        are when members come and go.
+        """
         ...
 
     def publisher(self, group_id: str) -> Publisher:

@@ -294,8 +294,7 @@ class Worker:
             return False
         snapshot = final or self._cadence.snapshot_due(now)
         prepared = [
-            slot.part(snapshot=snapshot, metrics=self._report(slot))
-            for slot in self.slots.values()
+            slot.part(snapshot=snapshot, metrics=self._report(slot)) for slot in self.slots.values()
         ]
         parts = [part for part in prepared if part is not None]
         if not parts:

@@ -94,6 +94,11 @@ class BackgroundTwin:
             "warmed": self._warmed,
         }
 
+    @staticmethod
+    def serving(tree: Tree) -> Tree:
+        """The part of a dump that predicts: the state of the active learner."""
+        return tree["active"]
+
     def load(self, tree: Tree) -> None:
         active, background = self._make(), None
         active.load(tree["active"])

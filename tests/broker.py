@@ -226,7 +226,7 @@ class Broker:
 
     def freeze(self) -> None:
         """Let it hang, connections and all, until :meth:`thaw`."""
-        self._signal(signal.SIGSTOP)
+        os.waitpid(self._signal(signal.SIGSTOP), os.WUNTRACED)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -235,10 +235,11 @@ class Broker:
         """The exit status of the broker if it has ended."""
         return None if self._process is None else self._process.poll()
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> int:
         if self._process is None:
             raise RuntimeError("the broker is not running")
         self._process.send_signal(number)
+        return self._process.pid
 
     def _format(self) -> None:
         self.port = self._given or free_port()

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from river import dummy, metrics, stats
+import river.drift
+import river.metrics
+from river import dummy, stats
 
 from stream_update.events import Outcomes, Predictions
+
+drift: Any = river.drift
+metrics: Any = river.metrics
+"""river's modules, of which only a part is typed."""
 
 RIVER: dict[str, dict[str, Any]] = {
     "binary": {
@@ -126,6 +132,7 @@ def bare_kappa_t(labels: Sequence[Any], values: Sequence[Any], before: Any = Non
 def bare_baselines(task: str, labels: Sequence[Any]) -> dict[str, dict[str, float | None]]:
     """river's dummy models in the plain loop: predict, update the metrics, learn."""
     models: dict[str, Any]
+    names: tuple[str, ...]
     if task == "regression":
         names = ("mae", "rmse", "r2")
         models = {

@@ -141,7 +141,7 @@ class LabelSchema:
             raise ConfigError(
                 f"source.classes has to be all text, all whole numbers or all true/false, "
                 f"not {list(classes)!r}",
-                hint="a learner takes 1 and true for the same class, and 1 and \"1\" for two",
+                hint='a learner takes 1 and true for the same class, and 1 and "1" for two',
             )
         self._type = kinds.pop()
         self._classes = {label: label for label in classes}

@@ -7,6 +7,7 @@ come in runs makes the previous label a strong prediction, and accuracy alone hi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -240,10 +241,15 @@ def pooled(monitors: Sequence[Prequential]) -> dict[str, Any]:
 
 
 def _pooled_extra(monitors: Sequence[Prequential]) -> dict[str, float | None]:
+    """None before the first event: a metric of one's own may divide by its count."""
     found: dict[str, float | None] = {}
     for name in monitors[0].extra:
-        means = [Mean(monitor.events, monitor.extra[name].metric.get()) for monitor in monitors]
-        found[name] = figures.figure(Mean.pooled(means).value if len(means) > 1 else means[0].value)
+        means = []
+        for monitor in monitors:
+            if monitor.events:
+                value = figures.figure(monitor.extra[name].metric.get())
+                means.append(Mean(monitor.events, math.nan if value is None else value))
+        found[name] = figures.figure(Mean.pooled(means).value) if means else None
     return found
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from stream_update.errors import ConfigError
 from stream_update.events import Tree
+from stream_update.objects import collector
 from stream_update.objects.kinds import Column, Kind, sort_out
 from stream_update.objects.leaves import (
     MAX_DEPTH,
@@ -39,7 +40,8 @@ def freeze(obj: object, *, allow: Iterable[Callable[..., Any]] = ()) -> Tree:
     Raises :class:`~stream_update.errors.ConfigError` for an object that cannot be kept;
     it says which, and where it sits.
     """
-    return Freezer(Names(allow)).run(obj)
+    with collector.held_off():
+        return Freezer(Names(allow)).run(obj)
 
 
 class Freezer:
@@ -54,6 +56,7 @@ class Freezer:
         # Children before parents.
         self.leaves: list[tuple[Any, str, list[Any]]] = []
         self.depths: dict[int, int] = {}
+        self.leaf_types: dict[type, bool] = {}
         # What each object is called in the tree: from 0 up, leaves from -1 down.
         self.references: dict[int, int] = {}
 
@@ -109,15 +112,15 @@ class Freezer:
                     raise Refused(value, "is text with lone surrogates") from None
 
     def _add(self, value: Any) -> None:
-        try:
-            leaf = is_leaf(value, self.names)
-        except Unsupported as reason:
-            raise Refused(value, str(reason)) from None
-        if leaf:
+        cls = type(value)
+        if cls in self.pending:
+            self.seen.add(id(value))
+            self.pending[cls].append(value)
+        elif self._is_leaf(value):
             self._add_leaf(value)
         else:
             self.seen.add(id(value))
-            self.pending.setdefault(type(value), []).append(value)
+            self.pending[cls] = [value]
 
     def _add_leaf(self, top: Any) -> None:
         """Note a leaf and, before it, the leaves in it. An explicit stack: no depth is too deep."""
@@ -147,12 +150,13 @@ class Freezer:
         return value, tag, parts, filter(self._is_leaf, parts)
 
     def _is_leaf(self, part: Any) -> bool:
-        if type(part) in SCALARS:
-            return type(part) is int and is_wide(part)
-        try:
-            return is_leaf(part, self.names)
-        except Unsupported as reason:
-            raise Refused(part, str(reason)) from None
+        cls = type(part)
+        if cls in SCALARS:
+            return cls is int and is_wide(part)
+        known = self.leaf_types.get(cls)
+        if known is None:
+            known = self.leaf_types[cls] = is_leaf(cls)
+        return known
 
     def _check_members(self, holder: Any, members: Column) -> None:
         for member in members:
@@ -234,9 +238,8 @@ class Refused(Exception):
 
 
 def _has_wide(column: Column, found: set[type]) -> bool:
-    if len(found) == 1:
-        return is_wide(min(column)) or is_wide(max(column))
-    return any(type(value) is int and is_wide(value) for value in column)
+    numbers = column if len(found) == 1 else [value for value in column if type(value) is int]
+    return is_wide(min(numbers)) or is_wide(max(numbers))
 
 
 def _encodes(text: str) -> bool:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import collections
 import itertools
 import math
+import operator
 import random
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ from stream_update.objects.quirks import OUTLAWS, quirk_of
 __all__ = ["Kind", "kind_of", "sort_out"]
 
 Column = list[Any]
+
+Head = Mapping[str, Any]
 
 Made = Callable[[Column], Column]
 """Looks up references among the objects that are made already."""
@@ -43,7 +46,7 @@ class Kind(Protocol):
     """One kind of object that changes."""
 
     tag: str
-    head: dict[str, Any]
+    head: Head
     """What a group of this kind has beside its tag, its count and its columns."""
     turn: int
     """Kinds are filled in this order: a key must be complete before a dict hashes it."""
@@ -88,22 +91,20 @@ class Splitting(Kind, Protocol):
 
 
 class Sequences:
-    """Lists, sets and deques. Columns: sizes, items, and for deques the largest sizes."""
+    """Lists and deques. Columns: sizes, items, and for deques the largest sizes."""
 
-    head: dict[str, Any] = {}
+    head: Head = {}
+    turn = 1
     late = False
 
-    def __init__(self, cls: type, turn: int) -> None:
+    def __init__(self, cls: type) -> None:
         self.tag = cls.__name__
         self.cls = cls
-        self.turn = turn
 
     def split(self, objects: Sequence[Any]) -> list[Column]:
         columns = [list(map(len, objects)), list(itertools.chain.from_iterable(objects))]
         if self.cls is collections.deque:
             columns.append([one.maxlen for one in objects])
-        elif self.cls is set:
-            columns[1] = [member for one in objects for member in leaves.canonical(one)]
         return columns
 
     def make(self, count: int, columns: list[Column], made: Made) -> list[Any]:
@@ -112,19 +113,103 @@ class Sequences:
         return [self.cls() for _ in range(count)]
 
     def fill(self, objects: list[Any], columns: list[Column]) -> None:
-        add = self.cls.update if self.cls is set else self.cls.extend  # type: ignore[attr-defined]
-        for one, (size, part) in zip(
-            objects, zip(columns[0], chunks(columns[0], columns[1]), strict=True), strict=True
+        for one, (items,) in zip(objects, chunks(columns[0], columns[1]), strict=True):
+            one.extend(items)
+            if len(one) != len(items):
+                raise CorruptSnapshot(f"a {self.tag} has more items than it can hold")
+
+
+class Sets:
+    """Sets. Columns: sizes and members, these in canonical order; sizes and ranks of hints.
+
+    The order in which a set hands out its members is no part of its value: it depends
+    on ``PYTHONHASHSEED`` and on history. Some of river's models let their arithmetic
+    depend on it all the same (``HoeffdingAdaptiveTreeClassifier`` and text labels,
+    ``compose.Select``). So a set whose order is not that of a fresh one with the same
+    members takes its order along as a hint. Under the same ``PYTHONHASHSEED`` it comes
+    back; under another one no order means anything. Hints are no part of the digest.
+    """
+
+    tag = "set"
+    head: Head = {}
+    turn = 2
+    late = False
+
+    few = 6
+    """Up to so many members, all orders of insertion are tried: one of them was the true one."""
+    tries = 1_000
+    """So many orders are tried for a larger set, ..."""
+    patience = 20_000
+    """... and so many for all of them: the order of most sets is of no use to anybody."""
+
+    def split(self, objects: Sequence[set[Any]]) -> list[Column]:
+        columns: list[Column] = [list(map(len, objects)), [], [], []]
+        for one in objects:
+            members = leaves.canonical(one)
+            columns[1].extend(members)
+            order = list(one)
+            if list(set(members)) == order:
+                columns[2].append(0)
+            else:
+                ranks = {member: rank for rank, member in enumerate(members)}
+                columns[2].append(len(order))
+                columns[3].extend(ranks[member] for member in order)
+        return columns
+
+    def make(self, count: int, columns: list[Column], made: Made) -> list[Any]:
+        return [set() for _ in range(count)]
+
+    def fill(self, objects: list[Any], columns: list[Column]) -> None:
+        known: dict[tuple[Any, ...], Column] = {}
+        patience = itertools.repeat(None, self.patience)
+        hints = chunks(columns[2], only(columns[3], int))
+        for one, (members,), (ranks,) in zip(
+            objects, chunks(columns[0], columns[1]), hints, strict=True
         ):
-            add(one, part[0])
-            if len(one) != size:
-                raise CorruptSnapshot(f"a {self.tag} of {size} items came out with {len(one)}")
+            if ranks:
+                if sorted(ranks) != list(range(len(members))):
+                    raise CorruptSnapshot("a set has an order of other members")
+                order = tuple(members[rank] for rank in ranks)
+                if order not in known:
+                    known[order] = self._insertion(order, patience)
+                members = known[order]
+            one.update(members)
+            if len(one) != len(members):
+                raise CorruptSnapshot("a set has the same member twice")
+
+    def _insertion(self, order: tuple[Any, ...], patience: Iterator[None]) -> Column:
+        """Members in an order of insertion that makes a set which hands them out in ``order``.
+
+        If none is found: ``order`` itself.
+        """
+        wanted = list(order)
+        if len(wanted) <= self.few:
+            for permuted, _ in zip(itertools.permutations(wanted), patience, strict=False):
+                if _agreement(list(permuted), wanted) == len(wanted):
+                    return list(permuted)
+            return wanted
+        chance = random.Random(0)  # noqa: S311
+        best, score = wanted, _agreement(wanted, wanted)
+        for _ in zip(range(self.tries), patience, strict=False):
+            if score == len(wanted):
+                break
+            candidate = best.copy()
+            member = candidate.pop(chance.randrange(len(wanted)))
+            candidate.insert(chance.randrange(len(wanted)), member)
+            if (found := _agreement(candidate, wanted)) >= score:
+                best, score = candidate, found
+        return best if score == len(wanted) else wanted
+
+
+def _agreement(insertion: Column, wanted: Column) -> int:
+    """How many members a set made in this order hands out where they are wanted."""
+    return sum(map(operator.is_, set(insertion), wanted))
 
 
 class Mappings:
     """Dicts and their kin. Columns: sizes, keys, values, and where there are, factories."""
 
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 3
     late = False
 
@@ -155,9 +240,7 @@ class Mappings:
     def fill(self, objects: list[Any], columns: list[Column]) -> None:
         sizes, keys, values = columns[:3]
         add = self.add
-        for one, (some_keys, some_values) in zip(
-            objects, chunks(sizes, keys, values), strict=True
-        ):
+        for one, (some_keys, some_values) in zip(objects, chunks(sizes, keys, values), strict=True):
             add(one, zip(some_keys, some_values, strict=True))
             if len(one) != len(some_keys):
                 raise CorruptSnapshot(f"a {self.tag} has the same key twice")
@@ -170,7 +253,7 @@ class ByteArrays:
     """Columns: bytes."""
 
     tag = "bytearray"
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 1
     late = False
 
@@ -188,7 +271,7 @@ class Generators:
     """``random.Random``. Columns: the 625 words of its state, the number held back."""
 
     tag = "random"
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 1
     late = False
     words = struct.Struct("<625I")
@@ -221,7 +304,7 @@ class NumpyGenerators:
     checked here.
     """
 
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 1
     late = False
     words = 624
@@ -293,7 +376,7 @@ class Arrays:
     """Numeric arrays. Columns: type, layout (``C`` or ``F``) and shape as text, bytes."""
 
     tag = "ndarray"
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 1
     late = False
 
@@ -371,7 +454,7 @@ class Vectors:
     """
 
     tag = "vector"
-    head: dict[str, Any] = {}
+    head: Head = {}
     turn = 3
     late = True
 
@@ -429,9 +512,9 @@ class Instances:
 
 
 KINDS: dict[type, Splitting] = {
-    list: Sequences(list, 1),
-    collections.deque: Sequences(collections.deque, 1),
-    set: Sequences(set, 2),
+    list: Sequences(list),
+    collections.deque: Sequences(collections.deque),
+    set: Sets(),
     dict: Mappings(dict),
     collections.OrderedDict: Mappings(collections.OrderedDict),
     collections.Counter: Mappings(collections.Counter),

@@ -77,16 +77,9 @@ def _sort_key(member: Any) -> str:
     return f"{type(member).__name__}:{member!r}"
 
 
-def is_leaf(value: Any, names: Names) -> bool:
-    """Whether a value that is no scalar is kept as a leaf. Raises :class:`Unsupported`."""
-    cls = type(value)
-    if cls in SPLIT or isinstance(value, type | np.generic | enum.Enum):
-        return True
-    if issubclass(cls, tuple):
-        if not names.has_class(cls):
-            raise Unsupported("is of a class that is not listed")
-        return True
-    return False
+def is_leaf(cls: type) -> bool:
+    """Whether values of a class, which is none of the scalars, are kept as leaves."""
+    return cls in SPLIT or issubclass(cls, (type, np.generic, enum.Enum, tuple))
 
 
 def split_leaf(value: Any, names: Names) -> tuple[str, list[Any]]:
@@ -104,6 +97,8 @@ def split_leaf(value: Any, names: Names) -> tuple[str, list[Any]]:
         if not names.has_reference(cls) or value.name not in cls.__members__:
             raise Unsupported("is a member of an enumeration that is not listed")
         return "enum", [name_of(cls), value.name]
+    if not names.has_class(cls):
+        raise Unsupported("is of a class that is not listed")
     if getattr(value, "__dict__", None):
         raise Unsupported("is a tuple with attributes of its own")
     return "record", [name_of(cls), *value]

@@ -8,6 +8,9 @@ and nothing else, and in river 0.26 only ``bandit.ThompsonSampling`` samples, fr
 clones that it gives a seed. So a twister that has not moved since it was seeded is made
 again from the seed, one without a seed is replaced by another without a seed (nobody
 could tell), and one that has moved is kept.
+
+*AMRules* files its rules under their addresses in memory. Only their order matters, and
+in another process an old address may be that of a new rule: they are numbered instead.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ __all__ = ["OUTLAWS", "quirk_of"]
 OUTLAWS = {
     "river.feature_extraction.kernel_approx:RandomTreesEmbedding": (
         "finds its leaves by their address in memory, which is another one after a restart"
+    ),
+    **dict.fromkeys(
+        ("river.sketch.counter:Counter", "river.sketch.set:Set"),
+        "counts by Python's hash of a value, which for text is another one after a restart",
     ),
 }
 """Classes whose state means nothing in another process: name to the reason."""
@@ -89,9 +96,23 @@ class Distributions:
             object.__setattr__(one, "_rng", generator)
 
 
+class Rules:
+    """With rules that are numbered."""
+
+    def lean(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: dict(enumerate(value.values())) if name == "_rules" else value
+            for name, value in state.items()
+        }
+
+    def recreate(self, objects: list[Any], attributes: tuple[str, ...]) -> None:
+        pass
+
+
 QUIRKS: dict[str, Quirk] = {
     "river.compose.pipeline:Pipeline": Pipelines(),
     "river.proba.base:Distribution": Distributions(),
+    "river.rules.amrules:AMRules": Rules(),
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from stream_update.errors import CorruptSnapshot, StreamUpdateError
 from stream_update.events import Tree
+from stream_update.objects import collector
 from stream_update.objects.freezing import FORMAT
 from stream_update.objects.kinds import Column, Kind, kind_of
 from stream_update.objects.leaves import MAX_DEPTH, SCALARS, join_leaf
@@ -47,7 +46,7 @@ def thaw(
     """
     thawer = Thawer(Names(allow), max_nodes, max_bytes)
     try:
-        with _without_collector():
+        with collector.held_off():
             return thawer.run(tree)
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, StreamUpdateError):
         raise
@@ -198,15 +197,3 @@ class Thawer:
 
 
 MISSING = object()
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Nothing that is being made is garbage: looking for it would cost more than the work."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

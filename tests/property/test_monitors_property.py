@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import drift, metrics
 
+from stream_update.events import Alarm
 from stream_update.monitors import DriftMonitor, Prequential, pooled
 from tests.streams import (
     RIVER,
@@ -15,6 +16,8 @@ from tests.streams import (
     bare_baselines,
     bare_kappa_t,
     bare_metrics,
+    drift,
+    metrics,
     through_bytes,
 )
 
@@ -65,8 +68,8 @@ def observed(stream: Stream, cuts: list[int], task: str, **options: Any) -> Preq
 
 def is_close(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return ours.keys() == theirs.keys() and all(
-        ours[name] == theirs[name] or math.isclose(ours[name], theirs[name], rel_tol=1e-12)
-        for name in ours
+        value == theirs[name] or math.isclose(value, theirs[name], rel_tol=1e-12, abs_tol=1e-12)
+        for name, value in ours.items()
     )
 
 
@@ -138,9 +141,7 @@ def test_regression_figures_are_those_of_river_in_a_plain_loop(
     st.sampled_from(
         [("binary", binary_events), ("multiclass", word_events), ("regression", value_events)]
     ).flatmap(
-        lambda chosen: st.tuples(
-            st.just(chosen[0]), st.lists(chosen[1], min_size=1, max_size=60)
-        )
+        lambda chosen: st.tuples(st.just(chosen[0]), st.lists(chosen[1], min_size=1, max_size=60))
     ),
     cut_lists,
     st.sampled_from([1.0, 0.999, 0.5, 1e-3, 1e-120]),
@@ -157,6 +158,40 @@ def test_the_state_does_not_depend_on_how_the_events_were_cut(
 
     assert repr(in_blocks.dump()) == repr(whole.dump())
     assert in_blocks.report() == whole.report()
+
+
+def long_stream(task: str, rng: random.Random, count: int = 3000) -> Stream:
+    """Enough events for several periods of the fading weights and a changing majority."""
+    if task == "regression":
+        labels = [rng.gauss(5, 2) for _ in range(count)]
+        return Stream(labels, [label + rng.gauss(0, 1) for label in labels])
+    names: list[Any] = [True, False] if task == "binary" else list(range(6))
+    drawn = [rng.choice(names[: 1 + index * len(names) // count]) for index in range(count)]
+    values = [rng.choice(names) for _ in drawn]
+    chances = [{value: rng.random() for value in names} for _ in drawn]
+    return Stream(drawn, values, chances)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.sampled_from(["binary", "multiclass", "regression"]),
+    st.integers(0, 1000),
+    st.lists(st.integers(1, 2999), max_size=12),
+)
+def test_long_streams_in_large_and_small_blocks(task: str, seed: int, cuts: list[int]) -> None:
+    stream = long_stream(task, random.Random(seed))
+
+    in_blocks = observed(stream, cuts, task)
+
+    whole = Prequential(task)
+    whole.observe(stream.outcomes())
+    assert in_blocks.dump() == whole.dump()
+    expected = bare_metrics(task, stream)
+    report = in_blocks.report()
+    assert {name: report["metrics"][name] for name in expected if name in report["metrics"]} == {
+        name: value for name, value in expected.items() if name in report["metrics"]
+    }
+    assert report["baselines"] == bare_baselines(task, stream.labels)
 
 
 @settings(deadline=None)
@@ -268,15 +303,16 @@ DETECTORS = {
     st.sampled_from(["alert", "reset", "swap"]),
 )
 def test_alarms_do_not_depend_on_how_the_events_were_cut(
-    name: str, phases: list[tuple[float, int]], random: Any, cuts: list[int], reaction: str
+    name: str, phases: list[tuple[float, int]], rng: Any, cuts: list[int], reaction: str
 ) -> None:
-    wrong = [random.random() < rate for rate, length in phases for _ in range(length)]
+    wrong = [rng.random() < rate for rate, length in phases for _ in range(length)]
     stream = Stream([True] * len(wrong), [not error for error in wrong])
     make = DETECTORS[name]
     whole = DriftMonitor("binary", make, name, reaction=reaction)
     expected = whole.observe(stream.outcomes()) if wrong else []
 
-    monitor, alarms = DriftMonitor("binary", make, name, reaction=reaction), []
+    alarms: list[Alarm] = []
+    monitor = DriftMonitor("binary", make, name, reaction=reaction)
     for index, outcomes in enumerate(stream.blocks(cuts)):
         alarms.extend(monitor.observe(outcomes))
         if index % 2:

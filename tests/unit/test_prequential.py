@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 import pytest
-from river import linear_model, metrics, preprocessing
+from river import linear_model, preprocessing
 
 from stream_update.errors import ConfigError, Fatal, LineageMismatch
 from stream_update.monitors import Prequential, StopCondition, UserMetric, pooled
@@ -19,6 +19,7 @@ from tests.streams import (
     bare_baselines,
     bare_kappa_t,
     bare_metrics,
+    metrics,
     through_bytes,
 )
 
@@ -252,7 +253,12 @@ class TestNames:
 
     @pytest.mark.parametrize(
         "name",
-        ["river.metrics:FBeta", "river.metrics:ClassificationReport", "river.stats:Quantiles", "math:pi"],
+        [
+            "river.metrics:FBeta",
+            "river.metrics:ClassificationReport",
+            "river.stats:Quantiles",
+            "math:pi",
+        ],
     )
     def test_what_gives_no_figure_is_refused(self, name: str) -> None:
         with pytest.raises(ConfigError):
@@ -285,6 +291,9 @@ class Confidence:
 
     def get(self) -> float:
         return sum(self.values) / len(self.values)
+
+
+NO_INPUT: Any = "x"
 
 
 class TestExtraMetrics:
@@ -324,13 +333,29 @@ class TestExtraMetrics:
         monitor.observe(stream.outcomes(60))
         assert restored.report() == monitor.report()
 
+    def test_there_is_none_before_the_first_event(self) -> None:
+        report = Prequential("binary", extra={"confidence": Confidence()}).report()
+
+        assert report["metrics"]["confidence"] is None
+
+    def test_over_lanes_they_are_means_weighted_by_events(self) -> None:
+        monitors = [Prequential("binary", extra={"confidence": Confidence()}) for _ in range(3)]
+        monitors[0].observe(coin_flips(100, right=1.0).outcomes())
+        monitors[1].observe(coin_flips(300, right=0.0).outcomes())
+
+        report = pooled(monitors)
+
+        assert report["metrics"]["confidence"] == pytest.approx((0.75 + 3 * 0.25) / 4)
+
     def test_probabilities_have_to_be_there(self) -> None:
         stream = coin_flips(5)._replace(probabilities=None)
 
         with pytest.raises(ConfigError, match="confidence"):
             reported("binary", stream, extra={"confidence": Confidence()})
 
-    @pytest.mark.parametrize("extra", [{"accuracy": Cost()}, {"cost": 3}, {"cost": UserMetric(Cost(), "x")}])  # type: ignore[arg-type]
+    @pytest.mark.parametrize(
+        "extra", [{"accuracy": Cost()}, {"cost": 3}, {"cost": UserMetric(Cost(), NO_INPUT)}]
+    )
     def test_what_is_no_metric_or_taken_is_refused(self, extra: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
             Prequential("binary", extra=extra)
@@ -349,7 +374,7 @@ class TestState:
     def test_other_options_do_not_read_it(self) -> None:
         tree = Prequential("binary", window=1000).dump()
 
-        with pytest.raises(LineageMismatch, match="1000.*500"):
+        with pytest.raises(LineageMismatch, match=r"1000.*500"):
             Prequential("binary", window=500).load(tree)
 
     def test_loading_forgets_what_was_seen(self) -> None:
@@ -388,10 +413,12 @@ class TestPooled:
         first, second = (monitor.report()["metrics"]["log_loss"] for monitor in monitors[:2])
         assert report["events"] == 400
         assert report["metrics"]["log_loss"] == pytest.approx((3 * first + second) / 4)
-        together = Stream(*(
-            [*one, *two]
-            for one, two in zip(coin_flips(300, seed=1), coin_flips(100, seed=2), strict=True)
-        ))
+        one, two = coin_flips(300, seed=1), coin_flips(100, seed=2)
+        together = Stream(
+            [*one.labels, *two.labels],
+            [*one.values, *two.values],
+            [*(one.probabilities or ()), *(two.probabilities or ())],
+        )
         assert report["metrics"]["roc_auc"] == bare_metrics("binary", together)["roc_auc"]
 
     def test_fading_gives_the_last_event_of_each_lane_weight_one(self) -> None:

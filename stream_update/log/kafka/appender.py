@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
@@ -14,7 +13,7 @@ from stream_update.errors import Fatal, Transient
 from stream_update.events import Record
 from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.refusals import translated
-from stream_update.log.kafka.sending import Spread, rejected
+from stream_update.log.kafka.sending import Spread, close_producer, rejected
 
 __all__ = ["KafkaAppender"]
 
@@ -22,7 +21,6 @@ DELIVERY_MS = 60_000
 LIMIT_BYTES = 16 * 1024 * 1024
 LIMIT_RECORDS = 10_000
 RECORD_OVERHEAD = 100
-CLOSE_S = 2.0
 
 
 class KafkaAppender:
@@ -58,8 +56,7 @@ class KafkaAppender:
         self._flying_bytes = 0
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(vendor.KafkaError):
-                producer.close(timeout=CLOSE_S)
+            close_producer(producer)
 
     def append(self, records: Iterable[Record]) -> int:
         count = 0

@@ -176,14 +176,16 @@ def _keep_finished_join(consumer: Any) -> None:
     """Let the next poll take what the group has decided since the last one.
 
     The client would throw it away and ask to join again, which sends everybody back
-    to the start: two members that poll in turn for 50 ms never settled (measured).
+    to the start: two members that poll in turn for 50 ms never settled. Or, if it had
+    joined because the topic has new partitions, it would never look at it, and wait
+    without heartbeats until the group evicts it. (Both measured.)
     """
     coordinator = consumer._coordinator  # noqa: SLF001
     task = coordinator._join_task  # noqa: SLF001
-    if isinstance(task, _FinishedJoin) or task is None or not task.is_done:
+    if task is None or isinstance(task, _FinishedJoin) or not task.is_done:
         return
-    still_in = coordinator.group_metadata().generation_id >= 0
-    if task.succeeded() and still_in:
+    coordinator.request_rejoin()
+    if task.succeeded() and coordinator.group_metadata().generation_id >= 0:
         coordinator._join_task = _FinishedJoin(task)  # noqa: SLF001
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -17,14 +16,13 @@ from stream_update.events import Committed, Record
 from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, STALE_MEMBER, translated
-from stream_update.log.kafka.sending import Spread, rejected
+from stream_update.log.kafka.sending import Spread, close_producer, rejected
 from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
 from stream_update.protocols import Member
 
 __all__ = ["KafkaPublisher"]
 
 ABORT_S = 5.0
-CLOSE_S = 1.0
 
 
 class KafkaPublisher:
@@ -60,7 +58,7 @@ class KafkaPublisher:
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            _close(producer)
+            close_producer(producer)
         self._watchdog.close()
 
     def publish(
@@ -87,10 +85,10 @@ class KafkaPublisher:
             raise self._in_doubt(producer, str(error)) from error
         except _Displaced as error:
             member.displaced(Fatal(str(error), hint=error.hint))
-            _close(producer)
+            close_producer(producer)
             raise
         except BaseException:
-            _close(producer)
+            close_producer(producer)
             raise
         self._producer = producer
         return given
@@ -114,10 +112,10 @@ class KafkaPublisher:
         try:
             producer.init_transactions()
         except vendor.KafkaError as error:
-            _close(producer)
+            close_producer(producer)
             raise translated(error, f"starting the transactions of {self._group_id}") from error
         except BaseException:
-            _close(producer)
+            close_producer(producer)
             raise
         return producer
 
@@ -197,7 +195,7 @@ class KafkaPublisher:
             f"group {self._group_id}: nobody can tell whether a checkpoint was committed: {what}",
             hint="start again: the log knows, and the start asks it",
         )
-        _close(producer)
+        close_producer(producer)
         return self._doubt
 
 
@@ -207,9 +205,3 @@ class _Uncertain(Exception):
 
 class _Displaced(Refused):
     """Refused, and so will be all that come."""
-
-
-def _close(producer: Any) -> None:
-    """Always: a producer that is only dropped breaks the client's logging."""
-    with contextlib.suppress(vendor.KafkaError):
-        producer.close(timeout=CLOSE_S)

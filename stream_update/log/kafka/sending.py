@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from stream_update.errors import ConfigError, Fatal, StreamUpdateError, Transien
 from stream_update.events import Record, TopicInfo
 from stream_update.log.kafka.refusals import translated
 
-__all__ = ["Spread", "rejected"]
+__all__ = ["Spread", "close_producer", "rejected"]
+
+CLOSE_S = 1.0
 
 TOO_LARGE = (vendor.MessageSizeTooLargeError, vendor.RecordListTooLargeError)
 
@@ -61,6 +64,23 @@ class Spread:
             )
         except (TypeError, ValueError, *TOO_LARGE) as error:
             raise rejected(record, error, self._max_request_size) from error
+
+
+def close_producer(producer: Any) -> None:
+    """Close a producer, whatever it still holds, within about three times CLOSE_S.
+
+    Always: one that is only dropped disables the logging of its whole module. And to
+    the end: the client's own close gives up half-way when it cannot deliver what it
+    holds, and leaves its thread running.
+    """
+    try:
+        producer.close(timeout=CLOSE_S)
+    except vendor.KafkaError:
+        sender = producer._sender  # noqa: SLF001
+        sender.force_close()
+        sender.join(CLOSE_S)
+        with contextlib.suppress(vendor.KafkaError):
+            producer.close(timeout=CLOSE_S)
 
 
 def rejected(record: Record, error: Exception, max_request_size: int) -> StreamUpdateError:

@@ -1,0 +1,456 @@
+"""The composition root: the only module that puts concrete classes together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream_update import plugins
+from stream_update.cadence import Cadence
+from stream_update.codecs import JsonCodec
+from stream_update.config import Config
+from stream_update.errors import ConfigError
+from stream_update.events import TopicInfo, TopicPartition, TopicSpec
+from stream_update.follower import LEARNERS, Model, ModelSubscriber
+from stream_update.lane import Lane
+from stream_update.learners.river import RiverLearner
+from stream_update.monitors.drift import DriftMonitor, alarm_record
+from stream_update.monitors.prequential import Prequential, UserMetric, pooled
+from stream_update.monitors.stopping import StopCondition
+from stream_update.protocols import Learner, Log, Monitor
+from stream_update.scorer import Scorer
+from stream_update.slots import Kit, Plan, Slot
+from stream_update.snapshot import Identity
+from stream_update.worker import Worker
+from stream_update.wraps import BackgroundTwin
+
+__all__ = [
+    "ScorerProcess",
+    "Trainer",
+    "components",
+    "create_topics",
+    "identity",
+    "open_log",
+    "source_topic",
+    "topic_specs",
+]
+
+MONITORS = "stream_update.monitors"
+OUTPUTS = ("metrics", "drift", "dead-letters", "predictions", "control")
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.bytes": "67108864",
+    "min.cleanable.dirty.ratio": "0.1",
+}
+
+
+def open_log(config: Config) -> Log:
+    """Connect to the configured log."""
+    return plugins.open_log(config.log, config.kafka)
+
+
+# -- topics
+
+
+def topic_specs(config: Config, partitions: int) -> list[TopicSpec]:
+    """Every topic of the application; ``partitions`` is the source topic's number."""
+    replicas = config.source.replication_factor
+    return [
+        TopicSpec(config.source.topic, partitions, replicas),
+        TopicSpec(config.topic("snapshots"), partitions, replicas, COMPACTED),
+        *(TopicSpec(config.topic(kind), partitions, replicas) for kind in OUTPUTS),
+        TopicSpec(config.topic("journal"), 1, replicas, {"retention.ms": "-1"}),
+    ]
+
+
+def create_topics(config: Config, log: Log) -> list[str]:
+    """Create the application's topics that do not exist; return their names."""
+    existing = log.topics().get(config.source.topic)
+    partitions = existing.partitions if existing else config.source.partitions
+    return log.create_topics(topic_specs(config, partitions))
+
+
+def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInfo:
+    """The source topic as the log has it; the app's own topics are created if need be."""
+    name = topic or config.source.topic
+    info = log.topics().get(name)
+    if info is None:
+        raise ConfigError(
+            f"[source] topic: {config.log} has no topic {name!r}",
+            hint="create it with stream-update topics create, or fill it with stream-update "
+            "produce FILE",
+        )
+    create_topics(config, log)
+    return info
+
+
+def end_offsets(log: Log, info: TopicInfo) -> dict[int, int]:
+    """The end of each partition now."""
+    places = [TopicPartition(info.name, p) for p in range(info.partitions)]
+    with log.reader() as reader:
+        return {place.partition: end for place, end in reader.end_offsets(places).items()}
+
+
+# -- learners and monitors
+
+
+class Components(NamedTuple):
+    """What a configuration builds, checked once before anything is consumed."""
+
+    make_learner: Callable[[], Learner]
+    make_monitors: Callable[[], list[Monitor]]
+    kind: str
+    fingerprint: str
+    versions: dict[str, str]
+    description: str
+
+
+def components(config: Config) -> Components:
+    """Build everything once and see that it fits; raises :class:`ConfigError`."""
+    table = config.learner
+    allow = [
+        plugins.resolve(name, f"learner.allow[{index}]")
+        for index, name in enumerate(table.get("allow", []))
+    ]
+    name = table.get("use", table.get("factory"))
+    if isinstance(name, str) and name in plugins.names(LEARNERS) and name != "river":
+        raise ConfigError(f"learner.use: {name!r} is not a learner that this version can run")
+    estimator = plugins.build(table, "learner", seed=config.seed)
+    if not any(c.__module__.split(".")[0] == "river" for c in type(estimator).__mro__):
+        raise ConfigError(
+            f"learner: {name} gives a {type(estimator).__name__}, which is no river estimator",
+            hint="a classifier, a regressor, or a river.compose:Pipeline that ends in one",
+        )
+
+    def make_river() -> Learner:
+        return RiverLearner(
+            lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
+        )
+
+    river = RiverLearner(
+        lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
+    )
+    swaps = any(monitor.get("reaction") == "swap" for monitor in config.monitor)
+
+    def make_learner() -> Learner:
+        return BackgroundTwin(make_river) if swaps else make_river()
+
+    def make_monitors() -> list[Monitor]:
+        made: list[Monitor] = [_prequential(config, allow)]
+        for index, monitor in enumerate(config.monitor):
+            made.append(_monitor(config, index, monitor, allow, {m.name for m in made}))
+        return made
+
+    make_monitors()
+    return Components(
+        make_learner,
+        make_monitors,
+        "twin(river)" if swaps else "river",
+        river.fingerprint(),
+        {"river": version("river")},
+        river.describe(),
+    )
+
+
+def _prequential(config: Config, allow: Sequence[type]) -> Prequential:
+    extra: dict[str, Any] = {}
+    classes = list(allow)
+    for index, table in enumerate(config.metric):
+        where = f"metric[{index}]"
+        options = {key: value for key, value in table.items() if key not in {"name", "uses"}}
+        metric = plugins.build(options, where, seed=config.seed)
+        name = str(table.get("name", str(table["use"]).rpartition(":")[2].lower()))
+        classes.append(type(metric))
+        extra[name] = UserMetric(metric, table["uses"]) if "uses" in table else metric
+    return Prequential(
+        config.task,
+        config.metrics.names,
+        window=config.metrics.window,
+        fading=config.metrics.fading,
+        extra=extra,
+        allow=classes,
+    )
+
+
+def _monitor(
+    config: Config, index: int, table: Mapping[str, Any], allow: Sequence[type], taken: set[str]
+) -> Monitor:
+    where = f"monitor[{index}]"
+    options = {
+        key: value for key, value in table.items() if key not in {"name", "detector", "warning"}
+    }
+    given: dict[str, Any] = {"task": config.task, "allow": allow}
+    if options["use"] == "drift":
+        detector = table.get("detector", {"use": "river.drift:ADWIN"})
+        given |= {
+            "make_detector": _maker(detector, f"{where}.detector", config.seed),
+            "detector_name": _short(detector),
+        }
+        if "warning" in table:
+            given["make_warning"] = _maker(table["warning"], f"{where}.warning", config.seed)
+    monitor: Monitor = plugins.build(options, where, group=MONITORS, seed=config.seed, given=given)
+    name = str(table.get("name", monitor.name))
+    if name in taken and "name" not in table:
+        name = f"{name}-{index + 1}"
+    if name in taken:
+        raise ConfigError(f"{where}.name: there is a monitor {name!r} already")
+    monitor.name = name
+    return monitor
+
+
+def _maker(table: Any, where: str, seed: int) -> Callable[[], Any]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: expected a table such as {{ use = 'river.drift:ADWIN' }}")
+    return lambda: plugins.build(table, where, seed=seed)
+
+
+def _short(table: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in table.items() if key != "use")
+    name = str(table.get("use", "")).rpartition(":")[2]
+    return f"{name}({options})" if options else name
+
+
+def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
+    """Everything that must agree before a snapshot is restored into this configuration."""
+    source = msgspec.to_builtins(config.source)
+    for key in ("partitions", "replication_factor", "auto_offset_reset"):
+        del source[key]
+    return Identity(
+        app=config.app,
+        lineage=config.lineage_name,
+        task=config.task,
+        topic=info.name,
+        topic_id=info.topic_id,
+        learner=parts.kind,
+        fingerprint=parts.fingerprint,
+        config={
+            "task": config.task,
+            "lanes": config.lanes,
+            "seed": config.seed,
+            "source": source,
+            "learner": config.learner,
+            "monitor": config.monitor,
+            "metrics": msgspec.to_builtins(config.metrics),
+            "metric": config.metric,
+        },
+        versions=parts.versions,
+        seed=config.seed,
+    )
+
+
+# -- the trainer
+
+
+class Trainer:
+    """A worker with everything around it, as one process runs it.
+
+    ``until_end`` stops at the log's end as it was at the start, ``max_events`` after so
+    many events, ``stop_when`` on a condition such as ``"accuracy < 0.7 over 5000"``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        *,
+        until_end: bool = False,
+        max_events: int | None = None,
+        stop_when: str | None = None,
+        on_slot: Callable[[Slot], None] | None = None,
+        on_progress: Callable[[Worker], None] | None = None,
+        on_checkpoint: Callable[[Worker], None] | None = None,
+    ) -> None:
+        self.config = config
+        self._log = log
+        parts = components(config)
+        condition = StopCondition.parse(stop_when, config.task) if stop_when else None
+        info = source_topic(config, log)
+        single = config.lanes == "single"
+
+        def build(start: Mapping[int, int]) -> Kit:
+            codec = JsonCodec(config.source, config.task)
+            monitors = parts.make_monitors()
+            lane = Lane(parts.make_learner(), monitors, start, extras={"labels": codec.schema})
+            prequential = monitors[0]
+            assert isinstance(prequential, Prequential)
+            return Kit(lane, codec.decode, prequential.recent_loss)
+
+        def prepare(slot: Slot) -> None:
+            if condition is not None:
+                slot.lane.taps.append(condition.update)
+            if on_slot is not None:
+                on_slot(slot)
+
+        plan = Plan(
+            identity=identity(config, parts, info),
+            source_topic=info.name,
+            topics={
+                kind: config.topic(kind)
+                for kind in ("snapshots", "metrics", "drift", "dead-letters", "journal")
+            },
+            build=build,
+            alarm_value=alarm_record,
+            open_reader=log.reader,
+            partitions=lambda: range(log.topics()[info.name].partitions),
+            auto_offset_reset=config.source.auto_offset_reset,
+            journal=single,
+            compression_level=config.snapshot.compression_level,
+            bad_ratio=config.dead_letters.max_ratio,
+            bad_window=config.dead_letters.window,
+        )
+        self._started = time.monotonic()
+        self._reader = log.reader()
+        self._publisher = log.publisher(config.trainer_group)
+        self._member = log.member(config.trainer_group, info.name, single=single)
+        self.worker = Worker(
+            plan,
+            self._member,
+            self._publisher,
+            self._reader,
+            Cadence(
+                config.checkpoint.events,
+                config.checkpoint.seconds,
+                every=config.snapshot.every,
+                max_overhead=config.snapshot.max_overhead,
+                now=time.monotonic(),
+            ),
+            report=lambda slot: _metrics(slot).report(),
+            single=single,
+            max_poll_records=config.max_poll_records,
+            ends=end_offsets(log, info) if until_end else None,
+            max_events=max_events,
+            stop_when=condition.met if condition is not None else None,
+            on_slot=prepare,
+            on_progress=on_progress,
+            on_checkpoint=on_checkpoint,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Run to the end and return the report; always leaves the group."""
+        try:
+            self.worker.run()
+            return self.report()
+        finally:
+            self._member.close()
+            self._publisher.close()
+            self._reader.close()
+
+    def report(self) -> dict[str, Any]:
+        """What the lanes of this process have learned, over the whole of their lineage."""
+        elapsed = time.monotonic() - self._started
+        slots = [self.worker.slots[number] for number in sorted(self.worker.slots)]
+        figures = pooled([_metrics(slot) for slot in slots]) if slots else {}
+        lanes = [_lane_report(slot) for slot in slots]
+        return {
+            "app": self.config.app,
+            "lineage": self.config.lineage_name,
+            "events": sum(lane["events"] for lane in lanes),
+            "learned": sum(lane["learned"] for lane in lanes),
+            "unlabelled": sum(lane["unlabelled"] for lane in lanes),
+            "dead_letters": sum(lane["dead_letters"] for lane in lanes),
+            "metrics": figures.get("metrics", {}),
+            "rolling": figures.get("rolling", {}),
+            "fading": figures.get("fading", {}),
+            "baselines": figures.get("baselines", {}),
+            "drifts": [alarm for lane in lanes for alarm in lane["drifts"]],
+            "snapshots": sum(lane["snapshot"] for lane in lanes),
+            "lanes": lanes,
+            "run_events": self.worker.events,
+            "elapsed_s": round(elapsed, 3),
+            "events_per_s": round(self.worker.events / elapsed, 1) if elapsed > 0 else 0.0,
+        }
+
+
+def _metrics(slot: Slot) -> Prequential:
+    monitor = slot.lane.monitor("metrics")
+    assert isinstance(monitor, Prequential)
+    return monitor
+
+
+def _lane_report(slot: Slot) -> dict[str, Any]:
+    figures = _metrics(slot).report()
+    drifts = [
+        alarm
+        for monitor in slot.lane.monitors
+        if isinstance(monitor, DriftMonitor)
+        for alarm in monitor.alarms()
+    ]
+    return {**slot.facts(), **{k: v for k, v in figures.items() if k != "events"}, "drifts": drifts}
+
+
+# -- the scorer
+
+
+class ScorerProcess:
+    """A scorer with everything around it, as one process runs it."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        *,
+        until_end: bool = False,
+        max_events: int | None = None,
+        on_model: Callable[[Model], None] | None = None,
+        on_progress: Callable[[Scorer], None] | None = None,
+    ) -> None:
+        self.config = config
+        allow = [
+            plugins.resolve(name, f"learner.allow[{index}]")
+            for index, name in enumerate(config.learner.get("allow", []))
+        ]
+        topic = config.score_topic
+        info = source_topic(config, log, topic)
+        codec = JsonCodec(config.source, config.task)
+        self._started = time.monotonic()
+        self.subscriber = ModelSubscriber(
+            config.app, log=log, lineage=config.lineage_name, allow=allow, on_model=on_model
+        )
+        self._reader = log.reader()
+        self._publisher = log.publisher(config.scorer_group)
+        self._member = log.member(config.scorer_group, info.name)
+        self.scorer = Scorer(
+            self.subscriber,
+            self._member,
+            self._publisher,
+            self._reader,
+            codec.decode_features,
+            source_topic=info.name,
+            predictions_topic=config.topic("predictions"),
+            dead_letters_topic=config.topic("dead-letters"),
+            batch=config.score.batch,
+            ends=end_offsets(log, info) if until_end else None,
+            max_events=max_events,
+            on_progress=on_progress,
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Wait for a model, score, and return what was done."""
+        try:
+            self.subscriber.wait(self.config.score.wait_s)
+            self.scorer.run()
+            return self.report()
+        finally:
+            self._member.close()
+            self._publisher.close()
+            self._reader.close()
+            self.subscriber.close()
+
+    def report(self) -> dict[str, Any]:
+        elapsed = time.monotonic() - self._started
+        scorer = self.scorer
+        return {
+            "app": self.config.app,
+            "lineage": self.config.lineage_name,
+            "events": scorer.events,
+            "predictions": scorer.predictions,
+            "dead_letters": scorer.dead_letters,
+            "versions": scorer.versions,
+            "learned_up_to": {str(p): o for p, o in self.subscriber.learned_up_to.items()},
+            "elapsed_s": round(elapsed, 3),
+            "events_per_s": round(scorer.events / elapsed, 1) if elapsed > 0 else 0.0,
+        }
