@@ -36,7 +36,7 @@ coverage: .venv/ready ## every test, and which lines and branches none of them t
 	$(BIN)/python -m pytest --cov $(T)
 
 bench: .venv/ready ## the benchmarks, one at a time
-	$(BIN)/python -m pytest -n 0 -p no:randomly --timeout 0 -s tests/bench
+	$(BIN)/python -m tests.bench.throughput
 
 demo: .venv/ready ## a model learns, and a scorer follows it
 	$(BIN)/stream-update demo

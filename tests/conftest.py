@@ -30,10 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning"
     )
-    # And it does not close a socket that was refused: one without a peer's address.
+    # And it does not close a socket that was refused, which is one without a peer's address.
     config.addinivalue_line(
         "filterwarnings",
-        r"ignore:Exception ignored in. <socket.socket .*laddr=\('0.0.0.0', \d+\)>"
+        r"ignore:Exception ignored in. <(socket\.socket|ssl\.SSLSocket) .*proto=6, laddr=\([^)]*\)>"
         ":pytest.PytestUnraisableExceptionWarning",
     )
     given = getattr(config, "workerinput", None)

@@ -111,6 +111,12 @@ class Crowd:
     def add(self, member: KafkaMember) -> None:
         self.owned[member] = set()
 
+    def join(self, member: KafkaMember) -> None:
+        """Add a member and wait until all others have taken notice."""
+        before = {other: other.identity.generation_id for other in self.owned}
+        self.add(member)
+        self.until(lambda: all(m.identity.generation_id > g for m, g in before.items()))
+
     def leave(self, member: KafkaMember) -> None:
         member.close()
         del self.owned[member]

@@ -11,16 +11,10 @@ import msgspec
 
 from stream_update.errors import ConfigError
 from stream_update.events import Tree
-from stream_update.objects import collector
-from stream_update.objects.kinds import Column, Kind, sort_out
-from stream_update.objects.leaves import (
-    MAX_DEPTH,
-    SCALARS,
-    Unsupported,
-    is_leaf,
-    is_wide,
-    split_leaf,
-)
+from stream_update.objects import leaves
+from stream_update.objects.columns import Column, Kind, Unsupported, collector_held_off
+from stream_update.objects.kinds import sort_out
+from stream_update.objects.leaves import MAX_DEPTH, SCALARS, has_wide, is_wide
 from stream_update.objects.names import Names, name_of
 from stream_update.objects.paths import path_to
 
@@ -40,7 +34,7 @@ def freeze(obj: object, *, allow: Iterable[Callable[..., Any]] = ()) -> Tree:
     Raises :class:`~stream_update.errors.ConfigError` for an object that cannot be kept;
     it says which, and where it sits.
     """
-    with collector.held_off():
+    with collector_held_off():
         return Freezer(Names(allow)).run(obj)
 
 
@@ -91,7 +85,7 @@ class Freezer:
         found = set(map(type, column))
         if str in found:
             self._check_text(column)
-        if int in found and _has_wide(column, found):
+        if int in found and has_wide(column, found):
             for value in column:
                 if type(value) is int and is_wide(value) and id(value) not in self.seen:
                     self._add_leaf(value)
@@ -142,7 +136,7 @@ class Freezer:
 
     def _split(self, value: Any) -> tuple[Any, str, list[Any], Iterator[Any]]:
         try:
-            tag, parts = split_leaf(value, self.names)
+            tag, parts = leaves.split(value, self.names)
         except Unsupported as reason:
             raise Refused(value, str(reason)) from None
         if tag == "frozenset":
@@ -155,7 +149,7 @@ class Freezer:
             return cls is int and is_wide(part)
         known = self.leaf_types.get(cls)
         if known is None:
-            known = self.leaf_types[cls] = is_leaf(cls)
+            known = self.leaf_types[cls] = leaves.is_leaf(cls)
         return known
 
     def _check_members(self, holder: Any, members: Column) -> None:
@@ -205,7 +199,7 @@ class Freezer:
         """Plain values as they are, references as differences, a mixture as a list of both."""
         found = set(map(type, column))
         if found <= SCALARS:
-            return self._inline(column) if int in found and _has_wide(column, found) else column
+            return self._inline(column) if int in found and has_wide(column, found) else column
         if found.isdisjoint(SCALARS):
             numbers = list(map(self.references.__getitem__, map(id, column)))
             return {"refs": [numbers[0], *map(operator.sub, numbers[1:], numbers)]}
@@ -229,17 +223,12 @@ class Refused(Exception):
         self.value = value
 
     def explain(self, root: Any) -> ConfigError:
-        cls = type(self.value)
+        shown = name_of(type(self.value)).removeprefix("builtins:")
         return ConfigError(
-            f"{path_to(self.value, root)}, a {name_of(cls)}, cannot be kept in a snapshot: it {self}",
+            f"{path_to(self.value, root)} cannot be kept in a snapshot: it is a {shown} and {self}",
             hint="name your own classes and functions under `[learner] allow`; "
             "for anything else choose another component or option",
         )
-
-
-def _has_wide(column: Column, found: set[type]) -> bool:
-    numbers = column if len(found) == 1 else [value for value in column if type(value) is int]
-    return is_wide(min(numbers)) or is_wide(max(numbers))
 
 
 def _encodes(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Values that never change once made: tuples, big integers, dates, functions, and so on.
 
-A leaf is a tag and a list of values; these may be other leaves, made before it, or
-objects that change, made before all leaves. Leaves that look the same are the same.
+A leaf is a tag and its parts; these may be other leaves, made before it, or objects
+that change, made before all leaves. Leaves that look the same are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_update.errors import CorruptSnapshot
+from stream_update.objects.columns import Column, Damaged, Unsupported
 from stream_update.objects.names import Names, name_of
 
 __all__ = [
@@ -26,22 +26,18 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
     "SCALARS",
-    "Unsupported",
     "canonical",
+    "dtype_named",
+    "has_wide",
     "is_leaf",
     "is_wide",
-    "join_leaf",
-    "split_leaf",
+    "join",
+    "name_of_dtype",
+    "split",
 ]
 
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """Exact types that stand in a tree as they are (integers: as far as 64 bits go)."""
-
-MAX_DIGITS = 400
-"""Decimal digits of the largest integer that is kept."""
-
-MAX_DEPTH = 64
-"""How deep tuples may be nested: their hash is computed by recursion in C, without a limit."""
 
 CALLABLES = (
     types.FunctionType,
@@ -50,236 +46,264 @@ CALLABLES = (
     types.MethodType,
     functools.partial,
 )
+"""Types of leaves that can be called, beside classes."""
 
+MAX_DIGITS = 400
+"""Decimal digits of the largest integer that is kept."""
 
-class Unsupported(Exception):
-    """This object cannot be kept; the message completes "... cannot be kept: it"."""
+MAX_DEPTH = 64
+"""How deep tuples may be nested: their hash is computed by recursion in C, without a limit."""
+
+MAX_ITEM = 16
+"""Bytes of the largest number of numpy's that is kept."""
+
+Split = tuple[str, Column]
 
 
 def is_wide(number: int) -> bool:
+    """Whether an integer needs more than 64 bits."""
     return not -(1 << 63) <= number < 1 << 63
 
 
-def canonical(members: Iterable[Any]) -> list[Any]:
+def has_wide(column: Column, found: set[type]) -> bool:
+    """Whether there is a wide integer among values of the types ``found``, one of which is int."""
+    numbers = column if len(found) == 1 else [value for value in column if type(value) is int]
+    return is_wide(min(numbers)) or is_wide(max(numbers))
+
+
+def is_leaf(cls: type) -> bool:
+    """Whether values of a class, which is none of the scalars, are kept as leaves."""
+    return cls in PLAIN or cls in NAMED or issubclass(cls, (type, np.generic, enum.Enum, tuple))
+
+
+def canonical(members: Iterable[Any]) -> Column:
     """The members of a set in an order that depends on nothing but their values."""
     members = list(members)
-    found = set(map(type, members))
-    if found == {str} or found == {int}:
+    if set(map(type, members)) in ({str}, {int}):
         return sorted(members)
     return sorted(members, key=_sort_key)
 
 
 def _sort_key(member: Any) -> str:
     if type(member) is tuple:
-        return f"tuple:({','.join(map(_sort_key, member))})"
+        return f"tuple({','.join(map(_sort_key, member))})"
     if type(member) is frozenset:
-        return f"frozenset:({','.join(sorted(map(_sort_key, member)))})"
-    return f"{type(member).__name__}:{member!r}"
+        return f"frozenset({','.join(sorted(map(_sort_key, member)))})"
+    return f"{type(member).__name__}({member!r})"
 
 
-def is_leaf(cls: type) -> bool:
-    """Whether values of a class, which is none of the scalars, are kept as leaves."""
-    return cls in SPLIT or issubclass(cls, (type, np.generic, enum.Enum, tuple))
+def name_of_dtype(dtype: np.dtype[Any]) -> str:
+    """The name of a type of numbers whose bytes mean the same on every machine."""
+    if dtype.kind not in "biufc" or dtype.itemsize > MAX_ITEM or dtype.char in "gG":
+        raise Unsupported(f"is made of numpy's {dtype}, which is no plain number")
+    return dtype.str
 
 
-def split_leaf(value: Any, names: Names) -> tuple[str, list[Any]]:
-    """The tag and the values of a leaf. Raises :class:`Unsupported`."""
+def dtype_named(name: object) -> np.dtype[Any]:
+    """The inverse of :func:`name_of_dtype`."""
+    if type(name) is str and re.fullmatch(r"[<>|][biufc]\d{1,2}", name):
+        dtype = np.dtype(name)
+        if dtype.itemsize <= MAX_ITEM and dtype.char not in "gG":
+            return dtype
+    raise Damaged(f"numbers of the type {name!r:.200}")
+
+
+# From values to parts.
+
+
+def split(value: Any, names: Names) -> Split:
+    """The tag and the parts of a leaf. Raises :class:`Unsupported`."""
     cls = type(value)
-    if cls in SPLIT:
-        return SPLIT[cls](value, names)
+    if cls in PLAIN:
+        tag, parts_of = PLAIN[cls]
+        return tag, list(parts_of(value))
+    if cls in NAMED:
+        return NAMED[cls](value, names)
     if isinstance(value, type):
         if not names.has_reference(value):
-            raise Unsupported("is a class that is not listed")
+            raise Unsupported(f"is the class {name_of(value)}, which is not listed")
         return "type", [name_of(value)]
     if isinstance(value, np.generic):
-        return "numpy", [numeric(value.dtype), value.tobytes()]
-    if isinstance(value, enum.Enum):
-        if not names.has_reference(cls) or value.name not in cls.__members__:
-            raise Unsupported("is a member of an enumeration that is not listed")
-        return "enum", [name_of(cls), value.name]
+        return "numpy", [name_of_dtype(value.dtype), value.tobytes()]
     if not names.has_class(cls):
         raise Unsupported("is of a class that is not listed")
+    if isinstance(value, enum.Enum):
+        if value.name not in cls.__members__:
+            raise Unsupported("is no single member of its enumeration")
+        return "enum", [name_of(cls), value.name]
     if getattr(value, "__dict__", None):
         raise Unsupported("is a tuple with attributes of its own")
     return "record", [name_of(cls), *value]
 
 
-def numeric(dtype: np.dtype[Any]) -> str:
-    """The name of a type of numbers whose bytes mean the same on every machine."""
-    if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.char in "gG":
-        raise Unsupported(f"has the numpy type {dtype}, which is no plain number")
-    return dtype.str
-
-
-def numeric_dtype(name: object, where: str) -> np.dtype[Any]:
-    """The inverse of :func:`numeric`."""
-    if type(name) is str and re.fullmatch(r"[<>|][biufc]\d{1,2}", name):
-        dtype = np.dtype(name)
-        if dtype.itemsize <= 16 and dtype.char not in "gG":
-            return dtype
-    raise CorruptSnapshot(f"{where}: {name!r:.200} is no type of numbers")
-
-
-def _split_int(value: int, names: Names) -> tuple[str, list[Any]]:
+def _split_int(value: int, _names: Names) -> Split:
     if abs(value) >= 10**MAX_DIGITS:
         raise Unsupported(f"is an integer of more than {MAX_DIGITS} digits")
     return "int", [str(value)]
 
 
-def _split_function(value: Callable[..., Any], names: Names) -> tuple[str, list[Any]]:
+def _split_function(value: Callable[..., Any], names: Names) -> Split:
     owner = getattr(value, "__self__", None)
-    if isinstance(owner, types.ModuleType):
-        owner = None
-    if owner is not None or not names.has_reference(value):
+    bound = owner is not None and not isinstance(owner, types.ModuleType)
+    if bound or not names.has_reference(value):
         raise Unsupported(f"is the function {name_of(value)}, which is not listed")
     return "function", [name_of(value)]
 
 
-def _split_method(value: types.MethodType, names: Names) -> tuple[str, list[Any]]:
+def _split_method(value: types.MethodType, names: Names) -> Split:
     function = value.__func__
     if not isinstance(function, types.FunctionType) or not names.has_reference(function):
         raise Unsupported(f"is the method {name_of(function)}, which is not listed")
     return "method", [name_of(function), value.__self__]
 
 
-def _split_partial(value: functools.partial[Any], names: Names) -> tuple[str, list[Any]]:
+def _split_partial(value: functools.partial[Any], _names: Names) -> Split:
     if vars(value):
         raise Unsupported("is a partial with attributes of its own")
-    keywords = [part for item in value.keywords.items() for part in item]
+    keywords = itertools.chain.from_iterable(value.keywords.items())
     return "partial", [value.func, len(value.args), *value.args, *keywords]
 
 
-def _split_zone(value: dt.timezone, names: Names) -> tuple[str, list[Any]]:
-    return "timezone", list(value.__getinitargs__())  # type: ignore[attr-defined]
+PLAIN: dict[type, tuple[str, Callable[[Any], Iterable[Any]]]] = {
+    tuple: ("tuple", iter),
+    frozenset: ("frozenset", canonical),
+    complex: ("complex", lambda value: (value.real, value.imag)),
+    range: ("range", lambda value: (value.start, value.stop, value.step)),
+    operator.itemgetter: ("itemgetter", lambda value: value.__reduce__()[1]),
+    re.Pattern: ("pattern", lambda value: (value.pattern, value.flags)),
+    dt.timedelta: ("timedelta", lambda value: (value.days, value.seconds, value.microseconds)),
+    dt.timezone: ("timezone", lambda value: value.__getinitargs__()),
+    dt.date: ("date", lambda value: (value.year, value.month, value.day)),
+    dt.time: (
+        "time",
+        lambda value: (
+            *(value.hour, value.minute, value.second, value.microsecond),
+            *(value.tzinfo, value.fold),
+        ),
+    ),
+    dt.datetime: (
+        "datetime",
+        lambda value: (
+            *(value.year, value.month, value.day),
+            *(value.hour, value.minute, value.second, value.microsecond),
+            *(value.tzinfo, value.fold),
+        ),
+    ),
+}
 
-
-SPLIT: dict[type, Callable[[Any, Names], tuple[str, list[Any]]]] = {
+NAMED: dict[type, Callable[[Any, Names], Split]] = {
     int: _split_int,
-    tuple: lambda value, names: ("tuple", list(value)),
-    frozenset: lambda value, names: ("frozenset", canonical(value)),
-    complex: lambda value, names: ("complex", [value.real, value.imag]),
-    range: lambda value, names: ("range", [value.start, value.stop, value.step]),
     functools.partial: _split_partial,
-    operator.itemgetter: lambda value, names: ("itemgetter", list(value.__reduce__()[1])),
     types.FunctionType: _split_function,
     types.BuiltinFunctionType: _split_function,
     types.MethodDescriptorType: _split_function,
     types.MethodType: _split_method,
-    re.Pattern: lambda value, names: ("pattern", [value.pattern, value.flags]),
-    dt.timedelta: lambda value, names: (
-        "timedelta",
-        [value.days, value.seconds, value.microseconds],
-    ),
-    dt.timezone: _split_zone,
-    dt.date: lambda value, names: ("date", [value.year, value.month, value.day]),
-    dt.time: lambda value, names: (
-        "time",
-        [value.hour, value.minute, value.second, value.microsecond, value.tzinfo, value.fold],
-    ),
-    dt.datetime: lambda value, names: (
-        "datetime",
-        [*value.timetuple()[:6], value.microsecond, value.tzinfo, value.fold],
-    ),
 }
 
 
-def join_leaf(tag: object, values: list[Any], names: Names, where: str) -> Any:
-    """The inverse of :func:`split_leaf`, for values that nobody vouches for.
+# From parts to values. The parts come from a tree, and nobody vouches for them.
 
-    Raises :class:`CorruptSnapshot`, or whatever the constructor raises of a type that
-    does not like its arguments.
+
+def join(tag: object, parts: Column, names: Names) -> Any:
+    """The inverse of :func:`split`.
+
+    Raises :class:`Damaged`, or whatever the constructor raises of a type that does not
+    like its arguments.
     """
-    join = JOIN.get(tag) if type(tag) is str else None
-    if join is None:
-        raise CorruptSnapshot(f"{where}: there is no leaf of the kind {tag!r:.200}")
-    return join(values, names, where)
+    if type(tag) is not str or tag not in JOIN:
+        raise Damaged(f"a leaf of the kind {tag!r:.200}")
+    return JOIN[tag](names, *parts)
 
 
-def _join_int(values: list[Any], names: Names, where: str) -> int:
-    (text,) = values
+def _join_int(_names: Names, text: object) -> int:
     if type(text) is not str or not re.fullmatch(rf"-?[0-9]{{1,{MAX_DIGITS}}}", text):
-        raise CorruptSnapshot(f"{where}: not an integer of at most {MAX_DIGITS} digits")
+        raise Damaged(f"an integer that is none, or has more than {MAX_DIGITS} digits")
     return int(text)
 
 
-def _join_range(values: list[Any], names: Names, where: str) -> range:
-    start, stop, step = values
-    return range(start, stop, step)
-
-
-def _join_record(values: list[Any], names: Names, where: str) -> tuple[Any, ...]:
-    name, *items = values
-    cls = names.find_class(name, where)
+def _join_record(names: Names, name: object, *items: object) -> tuple[Any, ...]:
+    cls = names.find_class(name)
     if not issubclass(cls, tuple) or len(items) != len(getattr(cls, "_fields", items)):
-        raise CorruptSnapshot(f"{where}: {name} is not a tuple of {len(items)}")
+        raise Damaged(f"{name!r:.200} as a tuple of {len(items)}")
     return tuple.__new__(cls, items)
 
 
-def _join_enum(values: list[Any], names: Names, where: str) -> enum.Enum:
-    name, member = values
-    cls = names.find_type(name, where)
-    if not issubclass(cls, enum.Enum) or member not in cls.__members__:
-        raise CorruptSnapshot(f"{where}: {name} has no member {member!r:.200}")
+def _join_enum(names: Names, name: object, member: object) -> enum.Enum:
+    cls = names.find_class(name)
+    if not issubclass(cls, enum.Enum) or type(member) is not str or member not in cls.__members__:
+        raise Damaged(f"{name!r:.200} with the member {member!r:.200}")
     return cls.__members__[member]
 
 
-def _join_method(values: list[Any], names: Names, where: str) -> types.MethodType:
-    name, owner = values
-    function = names.find_function(name, where)
+def _join_method(names: Names, name: object, owner: object) -> types.MethodType:
+    function = names.find_function(name)
     cls = owner if isinstance(owner, type) else type(owner)
     for found in itertools.chain.from_iterable(vars(base).values() for base in cls.__mro__):
         # A class method is bound to the class itself.
-        if found is function if cls is not owner else getattr(found, "__func__", None) is function:
+        method = found.__func__ if cls is owner and isinstance(found, classmethod) else found
+        if method is function:
             return types.MethodType(function, owner)
-    raise CorruptSnapshot(f"{where}: {name} is no method of a {cls.__name__}")
+    raise Damaged(f"{name} as a method of a {cls.__name__}")
 
 
-def _join_partial(values: list[Any], names: Names, where: str) -> functools.partial[Any]:
-    function, count, *rest = values
+def _join_partial(names: Names, function: Any, count: int, *rest: Any) -> functools.partial[Any]:
     keywords = rest[count:]
-    if not isinstance(function, (type, *CALLABLES)) and not (
-        callable(function) and names.has_class(type(function))
-    ):
-        raise CorruptSnapshot(f"{where}: a partial of a {type(function).__name__}")
-    if not 0 <= count <= len(rest) or len(keywords) % 2:
-        raise CorruptSnapshot(f"{where}: a partial with {count!r:.200} of {len(rest)} values")
-    names_, given = keywords[::2], keywords[1::2]
-    if set(map(type, names_)) - {str} or len(set(names_)) != len(names_):
-        raise CorruptSnapshot(f"{where}: a partial whose keywords are no distinct names")
-    return functools.partial(function, *rest[:count], **dict(zip(names_, given, strict=True)))
+    keys, values = keywords[::2], keywords[1::2]
+    if not isinstance(function, (type, *CALLABLES)) and not names.has_class(type(function)):
+        raise Damaged(f"a partial of a {type(function).__name__}")
+    if type(count) is not int or not 0 <= count <= len(rest) or len(keywords) % 2:
+        raise Damaged(f"a partial with {count!r:.200} of {len(rest)} arguments")
+    if set(map(type, keys)) - {str} or len(set(keys)) != len(keys):
+        raise Damaged("a partial whose keywords are no distinct names")
+    return functools.partial(function, *rest[:count], **dict(zip(keys, values, strict=True)))
 
 
-def _join_pattern(values: list[Any], names: Names, where: str) -> re.Pattern[Any]:
-    pattern, flags = values
+def _join_pattern(_names: Names, pattern: str, flags: int) -> re.Pattern[str]:
     if type(flags) is not int or flags & re.DEBUG:
-        raise CorruptSnapshot(f"{where}: a pattern with the flags {flags!r:.200}")
+        raise Damaged(f"a pattern with the flags {flags!r:.200}")
     return re.compile(pattern, flags)
 
 
-def _join_numpy(values: list[Any], names: Names, where: str) -> Any:
-    dtype, raw = values
-    (value,) = np.frombuffer(raw, dtype=numeric_dtype(dtype, where))
+def _join_numpy(_names: Names, dtype: object, content: bytes) -> Any:
+    (value,) = np.frombuffer(content, dtype_named(dtype))
     return value
 
 
-JOIN: dict[str, Callable[[list[Any], Names, str], Any]] = {
+def _join_time(_names: Names, *parts: Any) -> dt.time:
+    hour, minute, second, microsecond, zone, fold = parts
+    return dt.time(hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _join_datetime(_names: Names, *parts: Any) -> dt.datetime:
+    year, month, day, hour, minute, second, microsecond, zone, fold = parts
+    return dt.datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _without_names(make: Callable[..., Any]) -> Callable[..., Any]:
+    def join_parts(_names: Names, *parts: object) -> Any:
+        return make(*parts)
+
+    return join_parts
+
+
+JOIN: dict[str, Callable[..., Any]] = {
     "int": _join_int,
-    "tuple": lambda values, names, where: tuple(values),
+    "tuple": _without_names(lambda *parts: parts),
     "record": _join_record,
-    "frozenset": lambda values, names, where: frozenset(values),
-    "complex": lambda values, names, where: complex(*values),
-    "range": _join_range,
+    "frozenset": _without_names(lambda *parts: frozenset(parts)),
+    "complex": _without_names(complex),
+    "range": _without_names(range),
     "partial": _join_partial,
-    "itemgetter": lambda values, names, where: operator.itemgetter(*values),
-    "type": lambda values, names, where: names.find_type(*values, where),
-    "function": lambda values, names, where: names.find_function(*values, where),
+    "itemgetter": _without_names(operator.itemgetter),
+    "type": Names.find_type,
+    "function": Names.find_function,
     "method": _join_method,
     "pattern": _join_pattern,
     "enum": _join_enum,
-    "timedelta": lambda values, names, where: dt.timedelta(*values),
-    "timezone": lambda values, names, where: dt.timezone(*values),
-    "date": lambda values, names, where: dt.date(*values),
-    "time": lambda values, names, where: dt.time(*values[:-1], fold=values[-1]),
-    "datetime": lambda values, names, where: dt.datetime(*values[:-1], fold=values[-1]),
+    "timedelta": _without_names(dt.timedelta),
+    "timezone": _without_names(dt.timezone),
+    "date": _without_names(dt.date),
+    "time": _join_time,
+    "datetime": _join_datetime,
     "numpy": _join_numpy,
 }

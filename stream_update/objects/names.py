@@ -17,20 +17,28 @@ from typing import Any
 
 import msgspec
 
-from stream_update.errors import ConfigError, CorruptSnapshot
+from stream_update.errors import ConfigError
+from stream_update.objects.columns import Damaged
 
-__all__ = ["Names", "frozen", "name_of", "shadows", "slots_of"]
+__all__ = ["Frozen", "Names", "frozen", "name_of", "plain", "shadows", "slots_of"]
 
 Members = dict[str, list[str]]
+"""Module to qualified names."""
 
 HEAP_TYPE = 1 << 9
-"""Set in ``__flags__`` of classes made by a class statement."""
+"""Set in ``__flags__`` of classes that a class statement made."""
 
-METHODS = (types.FunctionType, classmethod, staticmethod, type(len), type(str.lower))
+METHODS = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    classmethod,
+    staticmethod,
+)
 
 
 class Frozen(msgspec.Struct, forbid_unknown_fields=True):
-    """The content of ``river_types.json``; each is a mapping of module to qualified names."""
+    """The content of ``river_types.json``."""
 
     river: str
     classes: Members
@@ -77,11 +85,11 @@ class Names:
     """The frozen list, and the classes and functions that the caller adds to it."""
 
     def __init__(self, allow: Iterable[Callable[..., Any]] = ()) -> None:
-        self._classes: dict[str, type] = {}
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._classes: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
         for thing in allow:
-            known: dict[str, Any] = self._classes if isinstance(thing, type) else self._functions
-            if known.setdefault(name_of(thing), thing) is not thing:
+            own = self._classes if isinstance(thing, type) else self._functions
+            if own.setdefault(name_of(thing), thing) is not thing:
                 raise ConfigError(
                     f"allow: two different things are both called {name_of(thing)}",
                     hint="give them names of their own at the top of a module",
@@ -89,53 +97,53 @@ class Names:
 
     def has_class(self, cls: type) -> bool:
         """Whether instances of exactly this class may be kept."""
-        name = name_of(cls)
-        if name in self._classes:
-            return self._classes[name] is cls
-        return name in _listed("classes") and _load(name) is cls
+        return self._has(cls, self._classes, "classes")
 
     def has_rust(self, cls: type) -> bool:
-        name = name_of(cls)
-        return name in _listed("rust") and _load(name) is cls
+        """Whether this is one of river's extension types."""
+        return self._has(cls, {}, "rust")
 
     def has_reference(self, thing: Callable[..., Any]) -> bool:
         """Whether exactly this class or function may be kept as a value."""
         if isinstance(thing, type):
-            if self.has_class(thing) or self.has_rust(thing):
-                return True
-            name = name_of(thing)
-            return name in _listed("references") and _load(name) is thing
-        name = name_of(thing)
-        if name in self._functions:
-            return self._functions[name] is thing
-        return name in _listed("functions") and _load(name) is thing
-
-    def find_class(self, name: object, where: str) -> type:
-        """The class whose instance a tree asks for."""
-        return self._find(name, self._classes, ("classes",), where)
-
-    def find_rust(self, name: object, where: str) -> type:
-        return self._find(name, {}, ("rust",), where)
-
-    def find_type(self, name: object, where: str) -> type:
-        """A class that a tree has as a value."""
-        return self._find(name, self._classes, ("references", "classes", "rust"), where)
-
-    def find_function(self, name: object, where: str) -> Callable[..., Any]:
-        return self._find(name, self._functions, ("functions",), where)
+            own = self._has(thing, self._classes, "classes")
+            return own or any(self._has(thing, {}, part) for part in ("references", "rust"))
+        return self._has(thing, self._functions, "functions")
 
     @staticmethod
-    def _find(name: object, own: dict[str, Any], sections: tuple[str, ...], where: str) -> Any:
+    def _has(thing: object, own: dict[str, Any], section: str) -> bool:
+        name = name_of(thing)
+        if name in own:
+            return own[name] is thing
+        return name in _listed(section) and _load(name) is thing
+
+    def find_class(self, name: object) -> type:
+        """The class that a tree has an instance of. Raises :class:`Damaged`, as do the others."""
+        found: type = self._find(name, self._classes, "classes")
+        return found
+
+    def find_rust(self, name: object) -> type[Any]:
+        """The extension type that a tree has an instance of."""
+        found: type[Any] = self._find(name, {}, "rust")
+        return found
+
+    def find_type(self, name: object) -> type[Any]:
+        """A class that a tree has as a value."""
+        found: type[Any] = self._find(name, self._classes, "references", "classes", "rust")
+        return found
+
+    def find_function(self, name: object) -> Any:
+        """A function that a tree has as a value."""
+        return self._find(name, self._functions, "functions")
+
+    @staticmethod
+    def _find(name: object, own: dict[str, Any], *sections: str) -> Any:
         if type(name) is str:
             if name in own:
                 return own[name]
-            for section in sections:
-                if name in _listed(section):
-                    return _load(name)
-        raise CorruptSnapshot(
-            f"{where}: {name!r:.200} is not on the list of what a snapshot may name",
-            hint="a snapshot of your own classes needs them under `[learner] allow`",
-        )
+            if any(name in _listed(section) for section in sections):
+                return _load(name)
+        raise Damaged(f"{name!r:.200}, which is not on the list of what a snapshot may name")
 
 
 @functools.cache
@@ -149,13 +157,13 @@ def slots_of(cls: type) -> dict[str, Any]:
     }
 
 
-def plain(cls: type) -> bool:
+def plain(cls: type[Any]) -> bool:
     """Whether an instance is fully described by its ``__dict__`` and its slots."""
-    return cls.__new__ is object.__new__ and all(
-        base is object or base.__flags__ & HEAP_TYPE for base in cls.__mro__
-    )
+    own_new = any("__new__" in vars(base) for base in cls.__mro__ if base is not object)
+    return not own_new and all(base is object or base.__flags__ & HEAP_TYPE for base in cls.__mro__)
 
 
+@functools.cache
 def shadows(cls: type, name: str) -> str:
     """Why an instance of ``cls`` cannot have an attribute of this name, or nothing.
 

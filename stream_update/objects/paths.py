@@ -58,8 +58,12 @@ def _children(holder: Any) -> Iterator[tuple[str, Any]]:
         yield ".__func__", holder.__func__
     for name, value in list(getattr(holder, "__dict__", {}).items()):
         yield f".{name}", value
-    for name in slots_of(type(holder)):
+    yield from _slots(type(holder), holder)
+
+
+def _slots(cls: type, holder: Any) -> Iterator[tuple[str, Any]]:
+    for name, slot in slots_of(cls).items():
         try:
-            yield f".{name}", object.__getattribute__(holder, name)
+            yield f".{name}", slot.__get__(holder)
         except AttributeError:
             continue

@@ -20,7 +20,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from stream_update.errors import CorruptSnapshot
+from stream_update.objects.columns import Damaged
 from stream_update.objects.names import name_of
 
 __all__ = ["OUTLAWS", "quirk_of"]
@@ -40,12 +40,12 @@ OUTLAWS = {
 class Quirk(Protocol):
     """How the instances of a class differ from what a snapshot has of them."""
 
-    def lean(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def lean(self, state: Mapping[str, Any], /) -> dict[str, Any]:
         """The attributes to keep."""
         ...
 
-    def recreate(self, objects: list[Any], attributes: tuple[str, ...]) -> None:
-        """Give new objects the attributes that were not kept."""
+    def recreate(self, objects: list[Any], attributes: tuple[str, ...], /) -> None:
+        """Give new objects, which have ``attributes``, those that were not kept."""
         ...
 
 
@@ -63,7 +63,7 @@ class Pipelines:
         cached = self.empty.keys() | self.built_later
         return {name: value for name, value in state.items() if name not in cached}
 
-    def recreate(self, objects: list[Any], attributes: tuple[str, ...]) -> None:
+    def recreate(self, objects: list[Any], _attributes: tuple[str, ...]) -> None:
         for one in objects:
             for name, value in self.empty.items():
                 object.__setattr__(one, name, value)
@@ -91,7 +91,7 @@ class Distributions:
         unseeded = random.Random()  # noqa: S311
         for one in objects:
             if one.seed is not None and type(one.seed) is not int:
-                raise CorruptSnapshot(f"the seed of a {type(one).__name__} is no integer")
+                raise Damaged(f"a {type(one).__name__} whose seed is no integer")
             generator = unseeded if one.seed is None else random.Random(one.seed)  # noqa: S311
             object.__setattr__(one, "_rng", generator)
 
@@ -106,7 +106,7 @@ class Rules:
         }
 
     def recreate(self, objects: list[Any], attributes: tuple[str, ...]) -> None:
-        pass
+        """The numbers are as good as the addresses."""
 
 
 QUIRKS: dict[str, Quirk] = {

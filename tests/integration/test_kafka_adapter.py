@@ -209,7 +209,8 @@ def test_an_offset_that_the_log_does_not_hold(setting: Setting, offset: int, why
 
 def test_a_topic_that_is_created_again_while_it_is_read(setting: Setting) -> None:
     setting.fill(5)
-    reader, where = setting.reader(), TopicPartition(setting.source, 0)
+    watching = setting.another_log(client={"metadata_max_age_ms": 300})
+    reader, where = watching.reader(), TopicPartition(setting.source, 0)
     reader.seek({where: 0})
     until(lambda: reader.poll(0.1))
     setting.admin().delete_topics([setting.source])
@@ -217,6 +218,7 @@ def test_a_topic_that_is_created_again_while_it_is_read(setting: Setting) -> Non
     setting.fill(10)
     with pytest.raises(LogGap, match="deleted and created again"):
         until(lambda: reader.poll(0.1) is None)
+    reader.close()
 
 
 def test_a_batch_that_cannot_be_decoded_stops_the_reader_instead_of_hanging_it(

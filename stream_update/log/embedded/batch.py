@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -21,14 +20,22 @@ def pack(headers: Headers) -> bytes | None:
 
 
 class RowsBatch(Batch):
-    """A batch of ``(offset, timestamp, key, value, headers)`` rows; unpacks headers on demand."""
+    """A batch whose headers are unpacked when somebody asks for them."""
 
     __slots__ = ("_packed",)
 
-    def __init__(self, topic: str, partition: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        offsets, timestamps, keys, values, packed = zip(*rows, strict=True)
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        packed: Sequence[bytes | None],
+    ) -> None:
         super().__init__(topic, partition, offsets, values, keys, timestamps)
-        self._packed: Sequence[bytes | None] = packed
+        self._packed = packed
 
     @property
     def headers(self) -> Sequence[Headers]:
@@ -37,16 +44,12 @@ class RowsBatch(Batch):
         return self._headers
 
     def slice(self, start: int, stop: int) -> Batch:
-        part = RowsBatch.__new__(RowsBatch)
-        Batch.__init__(
-            part,
+        return RowsBatch(
             self.topic,
             self.partition,
             self.offsets[start:stop],
-            self.values[start:stop],
-            self._keys[start:stop],
             self._timestamps[start:stop],
-            self._headers[start:stop],
+            self._keys[start:stop],
+            self.values[start:stop],
+            self._packed[start:stop],
         )
-        part._packed = self._packed[start:stop]
-        return part

@@ -17,13 +17,14 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from stream_update.errors import ConfigError, Refused
+from stream_update.events import Committed
 from stream_update.log.embedded.sharing import all_to_one, spread
 from stream_update.log.embedded.store import Store
-from stream_update.log.embedded.topics import Topic
+from stream_update.log.embedded.topics import Topic, topic_deleted
 
 __all__ = ["Group", "Standing", "monotonic_ms"]
 
@@ -116,16 +117,46 @@ class Group:
 
     def alive(self, member_id: str) -> bool:
         """Whether this member's lease runs."""
-        now = monotonic_ms()
-        return (
-            self._store.ask(
-                f"SELECT 1 FROM members WHERE id = ? AND NOT {LAPSED}",  # noqa: S608
-                member_id,
-                now,
-                now,
+        with self._store.reading() as sql:
+            return _alive(sql, member_id)
+
+    def fence(
+        self, sql: sqlite3.Connection, member_id: str | None, partitions: Iterable[int]
+    ) -> None:
+        """Raise :class:`Refused` unless this member is alive and owns all the partitions.
+
+        To be asked inside the transaction that is fenced.
+        """
+        if member_id is None or not _alive(sql, member_id):
+            raise Refused(
+                f"group {self._group_id} has gone on without this member: its lease ended"
             )
-            is not None
+        for partition in partitions:
+            row = sql.execute(
+                "SELECT owner FROM claims WHERE group_id = ? AND topic = ? AND partition = ?",
+                (*self._key, partition),
+            ).fetchone()
+            if row is None or row[0] != member_id:
+                owner = "nobody" if row is None or row[0] is None else "another member"
+                raise Refused(
+                    f"{self._topic.name}[{partition}] is not this member's in group "
+                    f"{self._group_id}: {owner} has it"
+                )
+
+    def commit(self, sql: sqlite3.Connection, offsets: Mapping[int, Committed]) -> None:
+        sql.executemany(
+            "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)",
+            [(*self._key, partition, *at) for partition, at in offsets.items()],
         )
+
+    def committed(self) -> dict[int, Committed]:
+        """What is committed, by partition; nobody can change it under an owner's hands."""
+        with self._store.reading() as sql:
+            rows = sql.execute(
+                "SELECT partition, offset, metadata FROM commits WHERE group_id = ? AND topic = ?",
+                self._key,
+            )
+            return {partition: Committed(offset, text) for partition, offset, text in rows}
 
     def _join(self, sql: sqlite3.Connection, now: int) -> str:
         others = sql.execute(
@@ -158,16 +189,15 @@ class Group:
         return member_id
 
     def _must_exist(self, sql: sqlite3.Connection) -> None:
-        if sql.execute(
-            "SELECT 1 FROM topics WHERE number = ?", (self._topic.number,)
-        ).fetchone() is None:
-            raise deleted(self._topic.name)
+        if (
+            sql.execute("SELECT 1 FROM topics WHERE number = ?", (self._topic.number,)).fetchone()
+            is None
+        ):
+            raise topic_deleted(self._topic.name)
 
     def _renew(self, sql: sqlite3.Connection, member_id: str, now: int) -> bool:
         return bool(
-            sql.execute(
-                "UPDATE members SET renewed_ms = ? WHERE id = ?", (now, member_id)
-            ).rowcount
+            sql.execute("UPDATE members SET renewed_ms = ? WHERE id = ?", (now, member_id)).rowcount
         )
 
     def _expel(self, sql: sqlite3.Connection, now: int) -> bool:
@@ -211,14 +241,10 @@ class Group:
         )
 
 
-def fence(
-    sql: sqlite3.Connection,
-    group_id: str,
-    topic: Topic,
-    member_id: str | None,
-    partitions: Iterable[int],
-) -> None:
-    """Raise :class:`Refused` unless this living member owns all the partitions.
-
-    To be asked in the transaction that is fenced.
-    """
+def _alive(sql: sqlite3.Connection, member_id: str) -> bool:
+    now = monotonic_ms()
+    found = sql.execute(
+        f"SELECT 1 FROM members WHERE id = ? AND NOT {LAPSED}",  # noqa: S608
+        (member_id, now, now),
+    )
+    return found.fetchone() is not None

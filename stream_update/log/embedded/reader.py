@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Self
 
 from stream_update.events import Batch, TopicPartition
 from stream_update.log.embedded.reading import Reading
-from stream_update.log.embedded.store import Store, attempts
+from stream_update.log.embedded.store import Closing, Store, attempts
 from stream_update.log.embedded.topics import place_of
 
 __all__ = ["EmbeddedReader"]
 
 
-class EmbeddedReader:
+class EmbeddedReader(Closing):
     """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reading = Reading(store)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._store.close()

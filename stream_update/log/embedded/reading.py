@@ -10,7 +10,7 @@ from stream_update.errors import LogGap
 from stream_update.events import Batch, TopicPartition
 from stream_update.log.embedded.batch import RowsBatch
 from stream_update.log.embedded.store import Store
-from stream_update.log.embedded.topics import Place
+from stream_update.log.embedded.topics import Place, topic_deleted
 
 __all__ = ["Reading"]
 
@@ -64,7 +64,7 @@ class Reading:
             for where in [*self._turns]:
                 rows = self._rows(sql, where, room)
                 if rows:
-                    batches.append(RowsBatch(where.topic, where.partition, rows))
+                    batches.append(RowsBatch(*where, *zip(*rows, strict=True)))
                     self._turns.remove(where)
                     self._turns.append(where)
                     room -= len(rows)
@@ -79,7 +79,7 @@ class Reading:
             "SELECT first, next FROM partitions WHERE id = ?", (place.id,)
         ).fetchone()
         if bounds is None:
-            raise _deleted(where)
+            raise topic_deleted(where.topic)
         first, end = bounds
         if not first <= position <= end:
             raise _gap(where, position, first, end)
@@ -111,12 +111,4 @@ def _gap(where: TopicPartition, position: int, first: int, end: int) -> LogGap:
     return LogGap(
         f"{where.topic}[{where.partition}] has no offset {position}: it holds {first} to {end}",
         hint=f"{why}; decide whether to go on without them",
-    )
-
-
-def _deleted(where: TopicPartition) -> LogGap:
-    return LogGap(
-        f"topic {where.topic} was deleted while partition {where.partition} was read",
-        hint="offsets and snapshots of the old topic mean nothing in a new one of its name: "
-        "start a new lineage",
     )

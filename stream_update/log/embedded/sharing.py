@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 __all__ = ["all_to_one", "spread"]
 
 
-def spread(
-    partitions: int, members: Sequence[str], current: Mapping[int, str]
-) -> dict[int, str]:
+def spread(partitions: int, members: Sequence[str], current: Mapping[int, str]) -> dict[int, str]:
     """A member for each partition, so that the shares differ by one at most.
 
     ``members`` are in the order in which they joined, ``current`` names the member

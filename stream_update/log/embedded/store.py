@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +21,7 @@ from stream_update.errors import ConfigError, Doubt, Fatal, StreamUpdateError, T
 from stream_update.log.embedded.address import Address
 from stream_update.log.embedded.schema import prepare
 
-__all__ = ["WAIT_S", "Store", "attempts"]
+__all__ = ["WAIT_S", "Closing", "Store", "attempts"]
 
 WAIT_S = 5.0
 """How long a writer waits for the others."""
@@ -42,7 +43,25 @@ def attempts(timeout_s: float) -> Iterator[None]:
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-class Store:
+class Closing(ABC):
+    """Something that is closed at the end of a ``with`` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class Store(Closing):
     """A connection of its own to the file at ``address``, which is made if it is new.
 
     Used by one thread at a time. Raises :class:`ConfigError` when it is opened and the
@@ -68,17 +87,6 @@ class Store:
         except BaseException:
             self.sql.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.sql.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stream_update.errors import ConfigError
+from stream_update.errors import ConfigError, LogGap
 from stream_update.log.embedded.schema import OFFSET_BITS
 from stream_update.log.embedded.store import Store
 
-__all__ = ["Place", "Topic", "no_such_partition", "place_of", "topic_of"]
+__all__ = ["Place", "Topic", "no_such_partition", "place_of", "topic_deleted", "topic_of"]
 
 
 class Topic(NamedTuple):
@@ -35,9 +35,7 @@ class Place(NamedTuple):
 
 def topic_of(store: Store, name: str) -> Topic:
     """The topic as it is now; raises :class:`ConfigError` if it does not exist."""
-    row = store.ask(
-        "SELECT number, name, topic_id, partitions FROM topics WHERE name = ?", name
-    )
+    row = store.ask("SELECT number, name, topic_id, partitions FROM topics WHERE name = ?", name)
     if row is None:
         raise ConfigError(
             f"topic {name} does not exist in {store.path}",
@@ -63,4 +61,12 @@ def no_such_partition(topic: Topic, partition: int) -> ConfigError:
     return ConfigError(
         f"topic {topic.name} has no partition {partition}: it has {topic.partitions}",
         hint="partitions are numbered from 0; their number is fixed when a topic is created",
+    )
+
+
+def topic_deleted(name: str) -> LogGap:
+    return LogGap(
+        f"topic {name} was deleted while it was read",
+        hint="offsets and snapshots of the old topic mean nothing in a new one of its name: "
+        "start a new lineage",
     )

@@ -40,6 +40,8 @@ CONSUMER = {
     "fetch_min_bytes": 1,
     "max_partition_fetch_bytes": 4 * 1024 * 1024,
     "max_poll_interval_ms": 300_000,
+    # How long a new partition, or a topic created again in an instant, can go unnoticed.
+    "metadata_max_age_ms": 10_000,
     "metrics_enabled": False,
     "retry_backoff_ms": 20,
     "session_timeout_ms": 30_000,

@@ -1,0 +1,172 @@
+"""Instances of classes: Python's, by their attributes, and river's extension types."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from stream_update.objects.columns import (
+    NO_HEAD,
+    Column,
+    Damaged,
+    Head,
+    Made,
+    Unsupported,
+    chunks,
+    consume,
+    only,
+)
+from stream_update.objects.leaves import CALLABLES
+from stream_update.objects.names import name_of, shadows, slots_of
+from stream_update.objects.quirks import quirk_of
+
+__all__ = ["Instances", "Rust", "Vectors"]
+
+MAX_SIZE = 10_000_000
+"""Largest integer that an extension type is made with: it may reserve memory for so many."""
+
+
+class Instances:
+    """Instances of one Python class that have the same attributes. Columns: one for each.
+
+    They are made without calling anything of theirs, and their attributes are written
+    past any ``__setattr__``.
+    """
+
+    tag = "object"
+    turn = 0
+    late = False
+
+    def __init__(self, cls: type, attributes: tuple[str, ...]) -> None:
+        self.cls = cls
+        self.attributes = attributes
+        self.quirk = quirk_of(cls)
+        self.head: Head = {"of": name_of(cls), "attributes": list(attributes)}
+
+    @staticmethod
+    def sort_out(of: type, batch: list[Any]) -> list[tuple[Instances, list[Any], list[Column]]]:
+        """Instances of a class by the attributes they have, with their columns."""
+        shapes: dict[tuple[str, ...], tuple[list[Any], list[tuple[Any, ...]]]] = {}
+        for one, state in zip(batch, _states(of, batch), strict=True):
+            members, rows = shapes.setdefault(tuple(state), ([], []))
+            members.append(one)
+            rows.append(tuple(state.values()))
+        for attribute in dict.fromkeys(itertools.chain.from_iterable(shapes)):
+            if reason := shadows(of, attribute):
+                raise Unsupported(f"has an attribute {attribute!r}, which {reason}")
+        return [
+            (Instances(of, attributes), members, list(map(list, zip(*rows, strict=True))))
+            for attributes, (members, rows) in shapes.items()
+        ]
+
+    def make(self, count: int, columns: list[Column], _made: Made) -> list[Any]:
+        if len(columns) != len(self.attributes):
+            raise Damaged(f"{len(columns)} columns for {len(self.attributes)} attributes")
+        return list(map(object.__new__, itertools.repeat(self.cls, count)))
+
+    def fill(self, objects: list[Any], columns: list[Column]) -> None:
+        for attribute, column in zip(self.attributes, columns, strict=True):
+            if len(column) != len(objects):
+                raise Damaged(f"{len(column)} values of {attribute!r}")
+            consume(map(object.__setattr__, objects, itertools.repeat(attribute), column))
+        if self.quirk is not None:
+            self.quirk.recreate(objects, self.attributes)
+
+
+def _states(cls: type, batch: list[Any]) -> list[dict[str, Any]]:
+    slots = slots_of(cls)
+    if slots or not cls.__dictoffset__:
+        states = [_slots(one, slots) | getattr(one, "__dict__", {}) for one in batch]
+    else:
+        states = list(map(vars, batch))
+    quirk = quirk_of(cls)
+    return states if quirk is None else list(map(quirk.lean, states))
+
+
+def _slots(one: Any, slots: dict[str, Any]) -> dict[str, Any]:
+    state = {}
+    for name, slot in slots.items():
+        try:
+            state[name] = slot.__get__(one)
+        except AttributeError:
+            continue
+    return state
+
+
+class Rust:
+    """An extension type of river. Columns: its state as bytes, and what it is made with."""
+
+    tag = "rust"
+    turn = 1
+    late = False
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.head: Head = {"of": name_of(cls)}
+
+    def split(self, objects: Sequence[Any]) -> list[Column]:
+        states = [one.__getstate__() for one in objects]
+        if not hasattr(self.cls, "__getnewargs__"):
+            return [states]
+        arguments = list(map(list, zip(*(one.__getnewargs__() for one in objects), strict=True)))
+        if any(map(_too_large, arguments)):
+            raise Unsupported(f"was made with a number above {MAX_SIZE}")
+        return [states, *arguments]
+
+    def make(self, _count: int, columns: list[Column], _made: Made) -> list[Any]:
+        states, *arguments = columns
+        for column in arguments:
+            if _too_large(only(column, bool, int, float)):
+                raise Damaged(f"a {self.cls.__name__} made with a number above {MAX_SIZE}")
+        made = []
+        for state, *given in zip(only(states, bytes), *arguments, strict=True):
+            one = self.cls.__new__(self.cls, *given)
+            one.__setstate__(state)
+            made.append(one)
+        return made
+
+    def fill(self, objects: list[Any], columns: list[Column]) -> None:
+        """Nothing is left to do."""
+
+
+def _too_large(column: Column) -> bool:
+    return any(type(value) is int and abs(value) > MAX_SIZE for value in column)
+
+
+class Vectors:
+    """river's ``VectorDict``. Columns: sizes, keys, values, factories.
+
+    A factory cannot be given later, so it is None or an object that exists by then.
+    """
+
+    tag = "vector"
+    head = NO_HEAD
+    turn = 3
+    late = True
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+    def split(self, objects: Sequence[Any]) -> list[Column]:
+        parts = [one.__reduce__()[1] for one in objects]
+        if any(mask is not None for _, _, mask, _ in parts):
+            raise Unsupported("is a view of another vector")
+        if any(isinstance(factory, (type, *CALLABLES)) for _, factory, _, _ in parts):
+            raise Unsupported("has a class or a function as its default factory")
+        return [
+            [len(data) for data, _, _, _ in parts],
+            [key for data, _, _, _ in parts for key in data],
+            [value for data, _, _, _ in parts for value in data.values()],
+            [factory for _, factory, _, _ in parts],
+        ]
+
+    def make(self, _count: int, columns: list[Column], made: Made) -> list[Any]:
+        return [self.cls({}, factory) for factory in made(columns[3])]
+
+    def fill(self, objects: list[Any], columns: list[Column]) -> None:
+        sizes, keys, values, _ = columns
+        for one, (some_keys, some_values) in zip(objects, chunks(sizes, keys, values), strict=True):
+            one.update(dict(zip(some_keys, some_values, strict=True)))
+            if len(one) != len(some_keys):
+                raise Damaged("a vector with the same key twice")

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
+
+
+def test_it_returns_what_the_job_returns_and_raises_what_it_raises() -> None:
+    watchdog = Watchdog("test")
+
+    def fail(call: Call[int]) -> int:
+        raise KeyError("x")
+
+    assert watchdog.run(lambda _: 3) == 3
+    with pytest.raises(KeyError):
+        watchdog.run(fail)
+    assert watchdog.run(lambda _: 4) == 4
+    watchdog.close()
+
+
+def test_a_step_that_does_not_end_is_named() -> None:
+    watchdog, release = Watchdog("test"), threading.Event()
+
+    def hang(call: Call[None]) -> None:
+        call.step("quick", 60)
+        call.step("slow", 0.05)
+        release.wait()
+
+    with pytest.raises(Overdue, match=r"slow did not end within 0\.05 s"):
+        watchdog.run(hang)
+    release.set()
+    assert watchdog.run(lambda _: 5) == 5
+    watchdog.close()
+
+
+def test_each_step_has_its_own_limit() -> None:
+    watchdog = Watchdog("test")
+
+    def many(call: Call[int]) -> int:
+        pause = threading.Event()
+        for step in range(8):
+            call.step(f"step {step}", 5)
+            pause.wait(0.01)
+        return 8
+
+    assert watchdog.run(many) == 8
+    watchdog.close()
+
+
+def test_its_thread_ends_and_does_not_keep_the_process() -> None:
+    watchdog = Watchdog("test")
+    thread = watchdog.run(lambda _: threading.current_thread())
+    assert thread.daemon
+    watchdog.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    Watchdog("never used").close()
