@@ -14,6 +14,7 @@ newer and ``mvn`` are needed, 54 MB are kept in ``~/.cache/stream_update/kafka-4
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import fcntl
 import os
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -259,21 +261,17 @@ class Broker:
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             *("-cp", f"{jars()}/*"),
         ]
-        identity = subprocess.run(
-            [*run, "kafka.tools.StorageTool", "random-uuid"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        ).stdout.split()[-1]
+        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         with self.log.open("ab") as log:
-            subprocess.run(
+            formatted = subprocess.run(
                 [*run, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(file)],
                 stdout=log,
                 stderr=log,
                 timeout=60,
-                check=True,
+                check=False,
             )
+        if formatted.returncode != 0:
+            raise Unavailable(f"the data folder could not be made: {self._tail()}")
         self._command = [*run, "kafka.Kafka", str(file)]
 
     def _launch(self, timeout_s: float = 60.0) -> None:

@@ -1,1 +1,1 @@
-"""Learners: one module for each kind, all of the same shape (see :class:`~stream_update.protocols.Learner`)."""
+"""Models behind the :class:`~stream_update.protocols.Learner` seam, one module for each library."""

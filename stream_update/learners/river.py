@@ -1,183 +1,255 @@
-"""River's classifiers, regressors and pipelines as learners, one event at a time."""
+"""Any river classifier or regressor, alone or at the end of a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
 
-from river import base, compose
+from river import active, base, compose, proba, reco
 
 from stream_update import objects
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.objects.paths import walk
 
 __all__ = ["RiverLearner"]
 
-PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
-"""Not the event's fault. Everything else is, also what is no Exception: a panic in
-river's compiled parts is a BaseException."""
+TASKS = ("binary", "multiclass", "regression")
+
+LET_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
+"""What is no fault of the event. A panic in river's extension types is no ``Exception``."""
+
+NOT_FOR_EVENTS = (active.base.ActiveLearningClassifier, reco.base.Ranker)
+"""One answers with a question, the other wants a user and an item."""
+
+MAX_NESTING = 10
+"""Pipelines at the end of pipelines."""
+
+Says = Literal["probabilities", "labels and probabilities", "values"]
 
 
 class RiverLearner:
-    """A river estimator behind the learner's seam.
+    """One river model, learning one event at a time.
 
-    ``make`` builds a fresh estimator, ``task`` is ``"binary"``, ``"multiclass"`` or
-    ``"regression"``, ``allow`` lists classes of one's own that it is made of. Values are
-    those of ``predict_one``, probabilities those of ``predict_proba_one``.
+    ``make`` builds a fresh model, the same at every call. ``task`` is ``"binary"``,
+    ``"multiclass"`` or ``"regression"``. ``allow`` are the classes and functions, beside
+    river's own, that the model is made of: a snapshot holds nothing else.
 
-    Raises :class:`ConfigError` if the estimator does not fit the task.
+    Predictions are exactly those of ``predict_one`` and ``predict_proba_one``. A model
+    that takes its label from its probabilities, as most do, is asked only once.
+
+    Raises :class:`~stream_update.errors.ConfigError` if the model does not fit the task.
     """
 
     batch = 1
 
     def __init__(
-        self, make: Callable[[], Any], task: str, *, allow: Iterable[type] = ()
+        self,
+        make: Callable[[], Any],
+        task: str,
+        *,
+        allow: Iterable[Callable[..., Any]] = (),
     ) -> None:
         self._make = make
         self._task = task
         self._allow = tuple(allow)
-        self._adopt(make())
-        _check_task(self.model, task)
+        self._model = make()
+        self._says: Says = _check(self._model, task)
+        # A user's function may write into the features it is given.
+        self._copies = any(
+            isinstance(part, compose.FuncTransformer) for _, part in walk(self._model)
+        )
 
     @classmethod
-    def restored(cls, tree: Tree, task: str, *, allow: Iterable[type] = ()) -> Self:
+    def restored(
+        cls, tree: Tree, task: str, *, allow: Iterable[Callable[..., Any]] = ()
+    ) -> Self:
         """A learner from a dump alone, for those who predict and have no configuration."""
         allow = tuple(allow)
         model = objects.thaw(tree, allow=allow)
         return cls(lambda: model, task, allow=allow)
 
-    def _adopt(self, model: Any) -> None:
-        self.model = model
-        last = _last_step(model)
-        self._by_value_only = not isinstance(last, base.Classifier) or (
-            type(last).predict_proba_one is base.Classifier.predict_proba_one
-        )
-        # Where predict_one is the inherited one it is the argmax of the probabilities, and
-        # need not compute them a second time.
-        self._argmax = (
-            not self._by_value_only and type(last).predict_one is base.Classifier.predict_one
-        )
+    @property
+    def model(self) -> Any:
+        """The river object itself."""
+        return self._model
+
+    def describe(self) -> str:
+        """The model in a line, for people."""
+        return f"{self._model} ({self._task})"
 
     def predict(self, features: Sequence[Features]) -> Predictions:
-        return self._pass(features, None)
-
-    def predict_then_learn(
-        self, features: Sequence[Features], labels: Sequence[Any]
-    ) -> Predictions:
-        return self._pass(features, labels)
-
-    def _pass(self, features: Sequence[Features], labels: Sequence[Any] | None) -> Predictions:
-        """Predict each event, and learn it before the next one if there are labels."""
-        values: list[Any] = []
-        probabilities: list[Any] = []
-        say, share = values.append, probabilities.append
-        predict_one, learn_one = self.model.predict_one, self.model.learn_one
-        predict_proba_one = None if self._by_value_only else self.model.predict_proba_one
-        argmax, phase = self._argmax, "predict"
-        try:
-            if predict_proba_one is None:
-                for index, x in enumerate(features):
-                    phase = "predict"
-                    say(predict_one(x))
-                    if labels is not None:
-                        phase = "learn"
-                        learn_one(x, labels[index])
-            else:
-                for index, x in enumerate(features):
-                    phase = "predict"
-                    probability = predict_proba_one(x)
-                    if not argmax:
-                        value = predict_one(x)
-                    elif probability:
-                        value = max(probability, key=probability.get)
-                    else:
-                        value = None
-                    say(value)
-                    share(probability)
-                    if labels is not None:
-                        phase = "learn"
-                        learn_one(x, labels[index])
-        except PASSED_ON:
-            raise
-        except BaseException as error:
-            made = Predictions(values, None if predict_proba_one is None else probabilities)
-            raise LearnerFailed(index, phase, error, made) from error
-        return Predictions(values, None if predict_proba_one is None else probabilities)
+        return self._run(features, [None] * len(features), _learn_nothing)
 
     def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
-        learn_one = self.model.learn_one
+        learn = self._model.learn_one
+        index = 0
         try:
-            for index, (x, y) in enumerate(zip(features, labels, strict=True)):
-                learn_one(x, y)
-        except PASSED_ON:
+            for index, x in enumerate(self._own(features)):
+                learn(x, labels[index])
+        except LET_THROUGH:
             raise
         except BaseException as error:
             raise LearnerFailed(index, "learn", error, Predictions([])) from error
 
+    def predict_then_learn(
+        self, features: Sequence[Features], labels: Sequence[Any]
+    ) -> Predictions:
+        return self._run(features, labels, self._model.learn_one)
+
+    def _run(
+        self,
+        features: Sequence[Features],
+        labels: Sequence[Any],
+        learn: Callable[[Features, Any], object],
+    ) -> Predictions:
+        features = self._own(features)
+        label_of = self._model.predict_one
+        ask = getattr(self._model, "predict_proba_one", None)
+        values: list[Any] = []
+        probabilities: list[Mapping[Any, float]] = []
+        start = 0
+        while True:
+            index = start
+            events = enumerate(features[start:], start)
+            try:
+                if ask is None or self._says == "values":
+                    for index, x in events:
+                        values.append(label_of(x))
+                        learn(x, labels[index])
+                    return Predictions(values)
+                if self._says == "probabilities":
+                    for index, x in events:
+                        said = ask(x)
+                        probabilities.append(said)
+                        values.append(max(said, key=said.get) if said else None)
+                        learn(x, labels[index])
+                else:
+                    for index, x in events:
+                        value = label_of(x)
+                        probabilities.append(ask(x))
+                        values.append(value)
+                        learn(x, labels[index])
+                return Predictions(values, probabilities)
+            except LET_THROUGH:
+                raise
+            except BaseException as error:
+                phase = "learn" if len(values) > index else "predict"
+                if self._has_no_probabilities(error, phase):
+                    start = index
+                    continue
+                made = None if self._says == "values" else probabilities[: len(values)]
+                raise LearnerFailed(index, phase, error, Predictions(values, made)) from error
+
+    def _has_no_probabilities(self, error: BaseException, phase: str) -> bool:
+        """Whether that is what the error means; from now on only values are asked for.
+
+        A model made of others finds out only when it asks them.
+        """
+        if self._says == "values" or phase != "predict":
+            return False
+        if not isinstance(error, NotImplementedError):
+            return False
+        self._says = "values"
+        return True
+
+    def _own(self, features: Sequence[Features]) -> Sequence[Features]:
+        return [dict(x) for x in features] if self._copies else features
+
     def react(self, signal: str) -> None:
-        """``"reset"`` and ``"swap"`` start afresh; a warning changes nothing here."""
+        """Start over with a fresh model at a ``"reset"`` or ``"swap"``."""
         if signal in {"reset", "swap"}:
-            self._adopt(self._make())
+            self._model = self._make()
 
     def dump(self) -> Tree:
-        return objects.freeze(self.model, allow=self._allow)
+        return objects.freeze(self._model, allow=self._allow)
 
     def load(self, tree: Tree) -> None:
+        """Take the model from a tree; the model of before stays if that fails.
+
+        Raises :class:`~stream_update.errors.CorruptSnapshot`.
+        """
         model = objects.thaw(tree, allow=self._allow)
-        if type(model) is not type(self.model):
+        expected, found = _kinds(self._make()), _kinds(model)
+        if found != expected:
             raise CorruptSnapshot(
-                f"the snapshot holds a {type(model).__name__}, the configuration builds a "
-                f"{type(self.model).__name__}"
+                f"the snapshot holds {_names(found)}, not {_names(expected)}",
+                hint="it was made with another configuration of the learner",
             )
-        self._adopt(model)
+        self._model = model
 
     def fingerprint(self) -> str:
-        """What a fresh model is: its classes, parameters and first state, as a digest.
+        """A digest of a fresh model: its classes, its options and its initial state.
 
-        Raises :class:`ConfigError` if two fresh models differ, because then the model
-        would not be a function of its events.
+        Raises :class:`~stream_update.errors.ConfigError` if two fresh models differ,
+        because then no replay can repeat what this one does.
         """
+        model = self._make()
         first, second = (
-            objects.digest(objects.freeze(self._make(), allow=self._allow)) for _ in range(2)
+            objects.digest(objects.freeze(made, allow=self._allow))
+            for made in (model, self._make())
         )
         if first != second:
+            unseeded = ", ".join(_unseeded(model))
             raise ConfigError(
-                f"learner: two fresh models of {self.describe()} differ: unseeded randomness",
-                hint="give a seed to every part that draws random numbers",
+                f"unseeded randomness: two fresh {_names(_kinds(model))} differ",
+                hint=f"set seed: {unseeded or 'each part of the model that draws needs one'}",
             )
         return first
 
-    def describe(self) -> str:
-        """The estimator in one line."""
-        model = self.model
-        if isinstance(model, compose.Pipeline):
-            return " | ".join(type(step).__name__ for step in model.steps.values())
-        return type(model).__name__
+
+def _learn_nothing(_features: Features, _label: Any) -> None:
+    pass
 
 
-def _last_step(model: Any) -> Any:
-    while isinstance(model, compose.Pipeline):
-        model = next(reversed(model.steps.values()))
-    return model
+def _kinds(model: Any) -> list[type]:
+    """The class of a model, and if it is a pipeline, of the model at its end."""
+    kinds = [type(model)]
+    # A pipeline from a snapshot may be anything, even its own last step.
+    while isinstance(model, compose.Pipeline) and len(kinds) <= MAX_NESTING:
+        steps = vars(model).get("steps")
+        if not isinstance(steps, dict) or not steps:
+            break
+        model = next(reversed(steps.values()))
+        kinds.append(type(model))
+    return kinds
 
 
-def _check_task(model: Any, task: str) -> None:
-    last = _last_step(model)
-    name = type(last).__name__
-    if task == "regression":
-        if not isinstance(last, base.Regressor):
-            raise ConfigError(
-                f'learner: task = "regression" needs a regressor; {name} is none',
-                hint="for example river.linear_model:LinearRegression",
-            )
-        return
-    if not isinstance(last, base.Classifier):
+def _names(kinds: Iterable[type]) -> str:
+    return " ending in ".join(kind.__name__ for kind in kinds)
+
+
+def _check(model: Any, task: str) -> Says:
+    """What to ask the model for. Raises ConfigError if it does not fit the task."""
+    if task not in TASKS:
+        raise ConfigError(f"task: {task!r} is none", hint=f"one of: {', '.join(TASKS)}")
+    cls: Any = _kinds(model)[-1]
+    wanted = base.Regressor if task == "regression" else base.Classifier
+    if not issubclass(cls, wanted) or issubclass(cls, NOT_FOR_EVENTS):
+        kind = "regressor" if task == "regression" else "classifier"
         raise ConfigError(
-            f'learner: task = "{task}" needs a classifier; {name} is none',
-            hint="for example river.linear_model:LogisticRegression",
+            f"[learner] {_names(_kinds(model))} is no {kind} of single events, "
+            f"which the task {task!r} needs",
+            hint=f"use a river {kind}, or a river.compose:Pipeline that ends in one",
         )
-    if task == "multiclass" and not last._multiclass:  # noqa: SLF001 - river's own way to ask
+    if task == "multiclass" and not model._multiclass:  # noqa: SLF001 -- river's own flag
         raise ConfigError(
-            f'learner: {name} knows two classes only, and task = "multiclass"',
-            hint="wrap it: river.multiclass:OneVsRestClassifier with classifier = { use = ... }",
+            f"[learner] {_names(_kinds(model))} tells only two classes apart",
+            hint="wrap the classifier in river.multiclass:OneVsRestClassifier",
         )
+    if task == "regression" or cls.predict_proba_one is base.Classifier.predict_proba_one:
+        return "values"
+    if cls.predict_one is base.Classifier.predict_one:
+        return "probabilities"
+    return "labels and probabilities"
+
+
+def _unseeded(model: Any) -> list[str]:
+    """The options that should hold a seed and do not."""
+    return [
+        f"{path}.seed"
+        for path, part in walk(model)
+        if getattr(part, "__dict__", {}).get("seed", 0) is None
+        # These draw only when they are sampled, and then somebody has seeded them.
+        and not isinstance(part, proba.base.Distribution)
+    ]

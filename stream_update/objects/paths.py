@@ -10,28 +10,36 @@ from typing import Any
 
 from stream_update.objects.names import slots_of
 
-__all__ = ["path_to"]
+__all__ = ["path_to", "walk"]
+
+
+def walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """Every object inside ``root``, once, with the shortest way to it; nearest first.
+
+    A way looks like ``Pipeline.steps['x']._foo``.
+    """
+    top = type(root).__name__
+    yield top, root
+    seen = {id(root)}
+    queue: collections.deque[tuple[str, Any]] = collections.deque([(top, root)])
+    # Holds on to what is made on the way, so that an id stays that of one object.
+    met = [root]
+    while queue:
+        path, holder = queue.popleft()
+        for step, child in _children(holder):
+            if id(child) not in seen:
+                seen.add(id(child))
+                met.append(child)
+                queue.append((path + step, child))
+                yield path + step, child
 
 
 def path_to(target: Any, root: Any) -> str:
-    """The shortest way from ``root`` to ``target``, such as ``Pipeline.steps['x']._foo``."""
-    top = type(root).__name__
-    if target is root:
-        return top
-    seen = {id(root)}
-    queue: collections.deque[tuple[Any, str]] = collections.deque([(root, top)])
-    # Holds on to what is made on the way, so that an id stays that of one object.
-    made = []
-    while queue:
-        holder, path = queue.popleft()
-        for step, child in _children(holder):
-            if child is target:
-                return path + step
-            if id(child) not in seen:
-                seen.add(id(child))
-                made.append(child)
-                queue.append((child, path + step))
-    return f"something in {top}"
+    """The shortest way from ``root`` to ``target``."""
+    for path, found in walk(root):
+        if found is target:
+            return path
+    return f"something in {type(root).__name__}"
 
 
 def _children(holder: Any) -> Iterator[tuple[str, Any]]:

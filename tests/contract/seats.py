@@ -16,16 +16,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
 from stream_update.errors import Refused
-from stream_update.events import Committed, Record
+from stream_update.events import Batch, Committed, Record
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.protocols import Log
 
-__all__ = ["PATIENCE_S", "Place", "RemoteSeat", "Seat", "open_log", "settle", "until"]
+__all__ = ["PATIENCE_S", "Place", "RemoteSeat", "Seat", "gather", "open_log", "settle", "until"]
 
 PATIENCE_S = 60.0
 ROOT = Path(__file__).parents[2]
@@ -51,6 +51,18 @@ def until(holds: Callable[[], object], what: str = "") -> None:
         assert time.monotonic() < deadline, f"waited in vain: {what}"
 
 
+def gather(poll: Callable[[], Sequence[Batch]], count: int) -> list[Batch]:
+    """Poll until so many records have come."""
+    batches: list[Batch] = []
+
+    def enough() -> bool:
+        batches.extend(poll())
+        return sum(map(len, batches)) >= count
+
+    until(enough, f"{count} records")
+    return batches
+
+
 class Place(Protocol):
     """What a test sees of a seat."""
 
@@ -59,6 +71,8 @@ class Place(Protocol):
     read: list[tuple[int, int]]
 
     def poll(self) -> None: ...
+
+    def has_read(self, count: int) -> bool: ...
 
     def stable(self) -> bool: ...
 
@@ -89,6 +103,11 @@ class Seat:
         if gained:
             for partition, at in self.member.committed(gained).items():
                 self.member.resume_at(partition, at.offset if at else 0)
+
+    def has_read(self, count: int) -> bool:
+        """Poll once more; whether so many records have been read so far."""
+        self.poll()
+        return len(self.read) >= count
 
     def stable(self) -> bool:
         return self.member.stable()
@@ -152,6 +171,15 @@ class RemoteSeat:
         self.owned = set(owned)
         self.lost += lost
         self.read += [(partition, offset) for partition, offset in read]
+
+    def has_read(self, count: int) -> bool:
+        self.poll()
+        return len(self.read) >= count
+
+    def has_lost(self, partitions: Set[int]) -> bool:
+        """Poll once more; whether all of these have been lost so far."""
+        self.poll()
+        return partitions <= set(self.lost)
 
     def stable(self) -> bool:
         return bool(self._ask("stable"))

@@ -98,13 +98,23 @@ class Stage:
     def values(self, topic: str, partition: int = 0) -> list[bytes | None]:
         return [row.value for row in self.rows(topic, partition)]
 
-    def wait_for(self, count: int, topic: str) -> list[bytes | None]:
-        """The values of a topic when it has so many.
+    def wait_for(
+        self, count: int, topic: str, partitions: Iterable[int] = (0,)
+    ) -> list[bytes | None]:
+        """The values of some partitions of a topic when there are so many.
 
         The end of a Kafka transaction may become visible a little after its commit.
         """
-        until(lambda: len(self.values(topic)) >= count, f"{count} records in {topic}")
-        return self.values(topic)
+        found: list[bytes | None] = []
+
+        def complete() -> bool:
+            found[:] = [
+                value for partition in partitions for value in self.values(topic, partition)
+            ]
+            return len(found) >= count
+
+        until(complete, f"{count} records in {topic}")
+        return found
 
     def delete_before(self, topic: str, offset: int, partition: int = 0) -> None:
         if isinstance(self.log, EmbeddedLog):

@@ -8,7 +8,7 @@ from kafka.partitioner import murmur2
 from stream_update.errors import LogGap
 from stream_update.events import Committed, Record, TopicPartition
 from stream_update.protocols import Reader
-from tests.contract.seats import settle, until
+from tests.contract.seats import gather, settle, until
 from tests.contract.stage import Stage
 
 
@@ -42,9 +42,7 @@ def test_a_batch_has_columns_of_one_length_and_can_be_cut(stage: Stage) -> None:
     )
     reader, where = stage.reader(), TopicPartition(stage.source, 0)
     reader.seek({where: 0})
-    batches = []
-    until(lambda: batches.extend(reader.poll(0.1)) or sum(map(len, batches)) == 10)
-    whole = batches[0]
+    whole = gather(lambda: reader.poll(0.1), 10)[0]
     assert (whole.topic, whole.partition, whole.offsets[0]) == (stage.source, 0, 0)
     size = len(whole)
     cut = whole.slice(1, size - 1)
@@ -82,7 +80,7 @@ def test_a_key_is_in_the_partition_that_kafka_gives_it(stage: Stage) -> None:
     records = [Record(stage.output, b"x", key) for key in keys]
     seat.publisher.publish(records, {0: Committed(0)}, seat.member)
     for topic in (stage.source, stage.output):
-        until(lambda topic=topic: sum(len(stage.values(topic, p)) for p in range(5)) == len(keys))
+        stage.wait_for(len(keys), topic, range(5))
         for partition in range(5):
             for row in stage.rows(topic, partition):
                 assert row.key is not None
@@ -168,11 +166,8 @@ def test_what_is_appended_later_is_read_by_a_reader_at_the_end(stage: Stage) -> 
         for i in range(3):
             appender.append([Record(stage.source, b"%d" % i)])
             appender.flush()
-            values: list[bytes | None] = []
-            until(
-                lambda values=values: values.extend(*[b.values for b in reader.poll(0.1)]) or values
-            )
-            assert values == [b"%d" % i]
+            (batch,) = gather(lambda: reader.poll(0.1), 1)
+            assert [*batch.values] == [b"%d" % i]
 
 
 def test_the_position_moves_over_the_end_of_checkpoints(stage: Stage) -> None:
@@ -231,7 +226,7 @@ def test_a_topic_that_is_created_again_under_a_reader_is_a_gap(stage: Stage) -> 
         until(stage.create_source)
         stage.fill(20)
         with pytest.raises(LogGap, match="deleted"):
-            until(lambda: reader.poll(0.1) and False)
+            gather(lambda: reader.poll(0.1), 100)
 
 
 def test_several_objects_read_and_write_side_by_side(stage: Stage) -> None:

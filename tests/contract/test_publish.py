@@ -31,7 +31,7 @@ def test_offsets_are_those_of_each_record_in_its_own_partition(stage: Stage) -> 
     where = [1, 0, 1, 1, 0]
     records = [Record(stage.output, b"%d" % i, partition=p) for i, p in enumerate(where)]
     given = seat.publisher.publish(records, {0: Committed(1)}, seat.member)
-    until(lambda: sum(len(stage.values(stage.output, partition)) for partition in (0, 1)) == 6)
+    stage.wait_for(6, stage.output, (0, 1))
     for i, (partition, offset) in enumerate(zip(where, given, strict=True)):
         values = {row.offset: row.value for row in stage.rows(stage.output, partition)}
         assert values[offset] == b"%d" % i
@@ -95,7 +95,7 @@ def test_positions_outlive_the_member_that_committed_them(stage: Stage) -> None:
     second = stage.seat()
     settle([second], 2)
     assert second.member.committed([0, 1]) == {0: Committed(4), 1: Committed(10)}
-    until(lambda: second.poll() or len(second.read) == 6)
+    until(lambda: second.has_read(6))
     assert second.read == [(0, offset) for offset in range(4, 10)]
 
 

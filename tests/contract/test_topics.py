@@ -4,6 +4,7 @@ import pytest
 
 from stream_update.errors import ConfigError, StreamUpdateError
 from stream_update.events import Committed, Record, TopicPartition, TopicSpec
+from stream_update.protocols import Appender
 from tests.contract.seats import settle, until
 from tests.contract.stage import Stage
 
@@ -98,9 +99,13 @@ def test_a_partition_that_does_not_exist_is_named_with_what_there_is(stage: Stag
                     call()
 
 
+def append_nothing(appender: Appender, topic: str) -> None:
+    appender.append([Record(topic, None)])
+    appender.flush()
+
+
 def test_a_record_with_neither_value_nor_key_is_no_record(stage: Stage) -> None:
     stage.create()
     with stage.log.appender() as appender, pytest.raises(StreamUpdateError, match=stage.output):
-        appender.append([Record(stage.output, None)])
-        appender.flush()
+        append_nothing(appender, stage.output)
     assert stage.end(stage.output) == 0

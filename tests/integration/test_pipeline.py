@@ -50,7 +50,8 @@ def test_equals_a_bare_river_loop(tmp_path: Path, log_url: str, app: str) -> Non
     assert figures(report) == bare_loop(pipeline, elec2(ROWS))
     assert report["events"] == report["learned"] == ROWS
     assert report["dead_letters"] == 0
-    assert report["snapshots"] == ROWS // 1000
+    # The last checkpoint always has one; before it, only as many as cost little.
+    assert 1 <= report["snapshots"] <= ROWS // 1000
     assert 0.5 < report["baselines"]["no_change"]["accuracy"] < 1
 
 
@@ -105,11 +106,11 @@ def test_sigterm_drains(tmp_path: Path, log_url: str, app: str) -> None:
 
 def test_a_scorer_follows(tmp_path: Path, log_url: str, app: str) -> None:
     config = prepare(tmp_path, log_url, app)
-    run(config)
+    newest = f"{app}@{run(config)['snapshots']}"
     events = elec2(ROWS)
     with ModelSubscriber(app, log=log_url) as model:
         model.wait(60)
-        assert model.version == f"{app}@{ROWS // 1000}"
+        assert model.version == newest
         assert model.learned_up_to == {0: ROWS}
         bare = pipeline()
         for event in events:
@@ -121,7 +122,7 @@ def test_a_scorer_follows(tmp_path: Path, log_url: str, app: str) -> None:
     out, _ = call("score", "-c", config, "--until-end", "--json", cwd=tmp_path)
     scored = json.loads(out)
     assert scored["predictions"] == ROWS
-    assert scored["versions"] == {f"{app}@{ROWS // 1000}": ROWS}
+    assert scored["versions"] == {newest: ROWS}
 
 
 def test_bad_events_become_dead_letters(tmp_path: Path, log_url: str, app: str) -> None:

@@ -19,6 +19,8 @@ from stream_update.log.embedded.topics import topic_of
 
 __all__ = ["EmbeddedLog"]
 
+WAIT_S = 10.0
+
 # Kafka's rule, so that a configuration that works here works there.
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
@@ -59,7 +61,7 @@ class EmbeddedLog(Closing):
                     hint="at least 1",
                 )
         created = []
-        with self._store() as store, store.writing("new topics") as sql:
+        with self._store() as store, store.writing("new topics", WAIT_S) as sql:
             for topic in topics:
                 added = sql.execute(
                     "INSERT OR IGNORE INTO topics (name, topic_id, partitions) VALUES (?, ?, ?)",

@@ -13,6 +13,9 @@ from stream_update.protocols import Member
 
 __all__ = ["EmbeddedPublisher"]
 
+WAIT_S = 5.0
+"""How long a checkpoint waits for those who write, before it is refused."""
+
 
 class EmbeddedPublisher(Closing):
     """See :class:`stream_update.protocols.Publisher`.
@@ -40,7 +43,7 @@ class EmbeddedPublisher(Closing):
         if not offsets:
             raise Refused("a checkpoint without offsets would not be fenced")
         try:
-            with self._store.writing(f"a checkpoint of group {self._group_id}") as sql:
+            with self._store.writing(f"a checkpoint of group {self._group_id}", WAIT_S) as sql:
                 member.commit(sql, offsets)
                 given = self._writing.write(sql, records)
         except Doubt as error:

@@ -16,7 +16,7 @@ WAIT_S = 60.0
 
 def delete_before(store: Store, topic: str, partition: int, offset: int) -> int:
     """Let the partition begin at ``offset``; how many records that removed."""
-    with store.writing(f"the new beginning of {topic}[{partition}]") as sql:
+    with store.writing(f"the new beginning of {topic}[{partition}]", WAIT_S) as sql:
         place = place_of(store, topic, partition)
         if offset > place.next:
             raise ValueError(f"{topic}[{partition}] ends at {place.next}, before {offset}")

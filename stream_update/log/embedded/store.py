@@ -21,10 +21,10 @@ from stream_update.errors import ConfigError, Doubt, Fatal, StreamUpdateError, T
 from stream_update.log.embedded.address import Address
 from stream_update.log.embedded.schema import prepare
 
-__all__ = ["WAIT_S", "Closing", "Store", "attempts"]
+__all__ = ["Closing", "Store", "attempts"]
 
-WAIT_S = 5.0
-"""How long a writer waits for the others."""
+BUSY_S = 5.0
+"""How long a reader waits, which it has to only while the journal is put in order."""
 
 JOURNAL_BYTES = 64 * 1024 * 1024
 CREATE_S = 30.0
@@ -78,7 +78,7 @@ class Store(Closing):
         try:
             # Handing the object from one thread to another is the caller's business.
             self.sql = sqlite3.connect(
-                self.path, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise self._unusable(error) from error
@@ -128,7 +128,7 @@ class Store(Closing):
             self._roll_back()
 
     @contextlib.contextmanager
-    def writing(self, what: str, wait_s: float = WAIT_S) -> Iterator[sqlite3.Connection]:
+    def writing(self, what: str, wait_s: float) -> Iterator[sqlite3.Connection]:
         """All that is written in the block becomes visible together, or nothing.
 
         ``what`` is the thing written, for messages. Raises :class:`Transient` if others
@@ -172,7 +172,7 @@ class Store(Closing):
                 # Uneven, so that two who wait do not always meet.
                 time.sleep(0.0002 + time.monotonic_ns() % 1_500 / 1e6)
         finally:
-            self.sql.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000:.0f}")
+            self.sql.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
 
     def _roll_back(self) -> None:
         if self.sql.in_transaction:
@@ -182,7 +182,7 @@ class Store(Closing):
 
     def _failed(self, doing: str, error: sqlite3.Error) -> StreamUpdateError:
         if _locked(error):
-            return self._locked_out(doing, WAIT_S)
+            return self._locked_out(doing, BUSY_S)
         return Fatal(
             f"{doing} in {self.path} failed, nothing was changed: {error}",
             hint="is the disk full, or the file damaged? "

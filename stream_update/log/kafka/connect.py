@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -208,12 +207,13 @@ class Connect:
         return "partition_assignment_strategy" in self._consumer
 
     def _reach(self, kind: Callable[..., T], options: Mapping[str, Any]) -> T:
-        _overhear.said.clear()
+        _overhear.said = ""
         try:
             client = _made(kind, {**options, "bootstrap_servers": self.servers})
         except vendor.KafkaTimeoutError as error:
-            last = "".join(f" (the last attempt said: {said})" for said in _overhear.said)
-            message = f"no Kafka broker answered at {', '.join(self.servers)}{last}"
+            message = f"no Kafka broker answered at {', '.join(self.servers)}"
+            if _overhear.said:
+                message += f" (the last attempt: {_overhear.said})"
             if self._reached:
                 raise Transient(message, hint=CAUSES) from error
             raise ConfigError(message, hint=CAUSES) from error
@@ -286,16 +286,18 @@ def _check_security(options: Mapping[str, Any]) -> None:
 
 
 class _Overhear(logging.Filter):
-    """Keeps the last thing that the client said to its logger while it connected."""
+    """Keeps the most telling error that the client told only its logger."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: deque[str] = deque(maxlen=1)
+        self.said = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        if not said.startswith("Bootstrap failed"):  # it only repeats that time is up
-            self.said.append(said)
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(error, Exception) and not isinstance(error, vendor.KafkaTimeoutError):
+            # After a refused password the connection ends, and that says nothing.
+            if not self.said or "socket disconnected" not in str(error):
+                self.said = str(error)
         return logging.getLogger("kafka").level < logging.CRITICAL
 
 
@@ -308,8 +310,11 @@ def _quieten() -> None:
     Nothing is lost: what matters comes out of its calls, and why it could not connect
     is overheard. Whoever has set the level of the logger ``kafka`` keeps it.
     """
-    logger, connecting = logging.getLogger("kafka"), logging.getLogger("kafka.net.manager")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.CRITICAL)
-        connecting.setLevel(logging.ERROR)
-    connecting.addFilter(_overhear)
+    logger = logging.getLogger("kafka")
+    quiet = logger.level in {logging.NOTSET, logging.CRITICAL}
+    logger.setLevel(logging.CRITICAL if quiet else logger.level)
+    for name in ("kafka.net.connection", "kafka.net.manager"):
+        connecting = logging.getLogger(name)
+        connecting.addFilter(_overhear)
+        if quiet:
+            connecting.setLevel(logging.ERROR)
