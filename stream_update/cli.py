@@ -176,7 +176,7 @@ def run(
         view = View(
             errors,
             f"{config.app}: learning {config.source.topic}",
-            lambda: trainer.report(),
+            lambda: trainer.report(),  # noqa: PLW0108 - it does not exist yet
             _lag_of(config, log, lambda: trainer),
             live=live,
         )

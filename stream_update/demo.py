@@ -26,6 +26,7 @@ __all__ = ["ELEC2", "run_demo"]
 ELEC2 = "elec.csv.gz"
 ROLLING = 1000
 STEP = 100
+COMMAND = (sys.executable, "-m", "stream_update")
 
 CONFIG = """\
 # The electricity market of New South Wales: will the price go up? One event each half hour.
@@ -42,7 +43,7 @@ features = "*"
 use = "river.compose:Pipeline"
 steps = [
   {{ use = "river.preprocessing:StandardScaler" }},
-  {{ use = "river.linear_model:LogisticRegression", optimizer = {{ use = "river.optim:SGD", lr = 0.01 }} }},
+  {{ use = "river.linear_model:LogisticRegression", optimizer = {{ use = "river.optim:SGD" }} }},
 ]
 
 [[monitor]]
@@ -104,8 +105,7 @@ def run_demo(folder: Path, rows: int | None, console: Console) -> dict[str, Any]
         console.print(f"[bold]1[/] wrote {count:,} events to topic {config.source.topic}")
         console.print("[bold]2[/] a trainer learns them, a scorer process follows its snapshots")
         scorer = subprocess.Popen(  # noqa: S603 - this program, with arguments of its own
-            [sys.executable, "-m", "stream_update", "score", "-c", str(path), "--until-end"]
-            + ["--json"],
+            [*COMMAND, "score", "-c", str(path), "--until-end", "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -147,7 +147,7 @@ def _train(config: Any, log: Any, console: Console) -> tuple[dict[str, Any], Cur
     view = View(
         console,
         f"{config.app}: learning",
-        lambda: trainer.report(),
+        lambda: trainer.report(),  # noqa: PLW0108 - it does not exist yet
         lambda: None,
         live=console.is_terminal,
     )

@@ -175,7 +175,7 @@ class Block(NamedTuple):
     partition: int
     first_offset: int
     next_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     offsets: Sequence[int]
     features: Sequence[Features]
     labels: Sequence[Any]
@@ -236,4 +236,4 @@ class Run(NamedTuple):
 
     partition: int
     first_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count

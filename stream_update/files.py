@@ -17,9 +17,7 @@ from stream_update.errors import ConfigError
 __all__ = ["RowFile", "open_rows"]
 
 NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-LOOSE_NUMBER = re.compile(
-    r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII
-)
+LOOSE_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 CONSTANTS = {"true": "true", "True": "true", "false": "false", "False": "false"}
 NOT_FINITE = {
     "nan": "NaN",

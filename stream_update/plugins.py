@@ -131,7 +131,7 @@ def _call(
     given: Mapping[str, Any],
 ) -> Any:
     try:
-        parameters = inspect.signature(maker).parameters
+        parameters = dict(inspect.signature(maker).parameters)
     except ValueError:
         parameters = {}
     positional: list[Any] = []

@@ -155,7 +155,6 @@ class Scorer:
 
     def _predictions(self, block: ScoreBlock, answer: Answer) -> list[Record]:
         lineage = self.subscriber.lineage
-        probabilities = answer.probabilities or [None] * len(answer.values)
         made = []
         for index, value in enumerate(answer.values):
             models = answer.models[index]
@@ -171,7 +170,7 @@ class Scorer:
                     partition=block.partition,
                     offset=block.offsets[index],
                     prediction=value,
-                    probabilities=probabilities[index],
+                    probabilities=answer.probabilities[index] if answer.probabilities else None,
                     lineage=lineage,
                     version=".".join(str(model.manifest.seq) for model in models),
                     learned_up_to=learned,

@@ -369,11 +369,11 @@ class Slot:
             journal_index = len(made)
             entry = JournalEntry(
                 self._journal_number,
-                [tuple(run) for run in lane.runs],
+                [(run.partition, run.first_offset, run.count) for run in lane.runs],
                 {str(p): offset for p, offset in sorted(lane.next.items())},
             )
             made.append(journal_record(entry, plan.topics["journal"], plan.lineage))
-        sealed = self._seal(journal_index is not None) if sealing else None
+        sealed = self._seal(with_journal=journal_index is not None) if sealing else None
         if sealed is not None:
             made += records(sealed, plan.topics["snapshots"])
         seq = sealed.manifest.seq if sealed else self.seq
@@ -400,7 +400,7 @@ class Slot:
             "snapshot": self.seq,
         }
 
-    def _seal(self, with_journal: bool) -> Snapshot:
+    def _seal(self, *, with_journal: bool) -> Snapshot:
         assert self._kit is not None
         lane, plan = self._kit.lane, self._plan
         return seal(

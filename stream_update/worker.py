@@ -147,8 +147,9 @@ class Worker:
             slot.close()
         self.slots.clear()
         committed = self._committed(sorted(self._owned))
-        slot, self._standby = self._standby, None
-        if slot is not None and slot.partitions == sorted(self._owned):
+        warm, self._standby = self._standby, None
+        if warm is not None and warm.partitions == sorted(self._owned):
+            slot = warm
             self._catch_up(slot)
             slot.take_over(committed)
         else:

@@ -36,6 +36,8 @@ __all__ = ["Broker", "Unavailable", "jars", "shared", "stop_shared"]
 VERSION = "4.3.1"
 JAVA = 17
 
+USER, PASSWORD = "tester", "not-secret"
+
 # Without the xmlns line: Maven needs no schema address to read it.
 POM = f"""<project>
   <modelVersion>4.0.0</modelVersion>
@@ -67,7 +69,14 @@ SETTINGS = {
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": (
+        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT"
+    ),
+    "sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.sasl.plain.sasl.jaas.config": (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        f'user_{USER}="{PASSWORD}";'
+    ),
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -79,7 +88,10 @@ SETTINGS = {
     "group.min.session.timeout.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "16777216",
 }
-"""One node, no waiting for others, and few partitions for the broker's own topics."""
+"""One node, no waiting for others, and few partitions for the broker's own topics.
+
+Beside the open listener there is one for :data:`USER` with :data:`PASSWORD`.
+"""
 
 
 class Unavailable(Exception):
@@ -168,6 +180,7 @@ class Broker:
     def __init__(self, port: int = 0, settings: Mapping[str, str] | None = None) -> None:
         self._given = port
         self.port = port
+        self._secured_port = 0
         self._settings = {**SETTINGS, **(settings or {})}
         self.folder = Path(tempfile.mkdtemp(prefix="stream-update-kafka-"))
         self.log = self.folder / "broker.log"
@@ -178,6 +191,11 @@ class Broker:
     def bootstrap(self) -> str:
         """The address to give to clients."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def secured(self) -> str:
+        """The address of the listener that asks for a password."""
+        return f"127.0.0.1:{self._secured_port}"
 
     def __enter__(self) -> Self:
         try:
@@ -245,12 +263,13 @@ class Broker:
 
     def _format(self) -> None:
         self.port = self._given or free_port()
-        controller = free_port()
+        self._secured_port, controller = free_port(), free_port()
+        opened = f"PLAINTEXT://127.0.0.1:{self.port},SASL://127.0.0.1:{self._secured_port}"
         data, file = self.folder / "data", self.folder / "server.properties"
         shutil.rmtree(data, ignore_errors=True)
         settings = {
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listeners": f"{opened},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": opened,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "log.dirs": str(data),
             **self._settings,

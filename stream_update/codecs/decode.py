@@ -19,7 +19,8 @@ from stream_update.events import Batch, Block, DeadLetter, Features
 __all__ = ["JsonCodec", "ScoreBlock"]
 
 NUMBERS = frozenset({int, float, bool})
-REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, orjson.JSONDecodeError)
+REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError)
+ODD = (orjson.JSONDecodeError, TypeError, KeyError, AttributeError, ValueError, IndexError)
 
 
 class ScoreBlock(NamedTuple):
@@ -32,7 +33,7 @@ class ScoreBlock(NamedTuple):
     keys: list[bytes | None]
     dead_letters: list[DeadLetter]
     next_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
 
 
 class JsonCodec:
@@ -48,13 +49,14 @@ class JsonCodec:
         self._layout = Layout(source)
         self._strict = Strict(source, self._layout)
         self._everything = not self._layout.nested and self._layout.patterns == ("*",)
+        self._most_keys = min(source.max_keys, source.max_features)
         limit = source.max_number
         whole = int(limit)
         number = Annotated[float, Meta(ge=-limit, le=limit)]
         integer = Annotated[int, Meta(ge=-whole, le=whole)]
         text = Annotated[str, Meta(max_length=source.max_string)]
         name = Annotated[str, Meta(max_length=source.max_key_length)]
-        self._flat = msgspec.json.Decoder(dict[name, integer | number | text | bool | None])  # type: ignore[valid-type]
+        self._flat = msgspec.json.Decoder(dict[name, integer | number | text | bool | None])
 
     def decode(self, batch: Batch) -> Block:
         """Usable events, unlabelled ones counted, dead letters for the rest."""
@@ -118,82 +120,126 @@ class JsonCodec:
     ) -> tuple[Sequence[int], list[Features], dict[str, list[Any]], list[DeadLetter]]:
         names = self._layout.fields
         columns: dict[str, list[Any]] = {name: [] for name in names}
-        adders = [(name, columns[name].append) for name in names]
         features: list[Features] = []
+        doubtful = self._fast(batch.values, features, columns)
+        if not doubtful:
+            return range(len(batch)), features, columns, []
+        return self._judge(batch, doubtful, features, columns)
+
+    def _judge(
+        self,
+        batch: Batch,
+        doubtful: list[int],
+        features: list[Features],
+        columns: dict[str, list[Any]],
+    ) -> tuple[list[int], list[Features], dict[str, list[Any]], list[DeadLetter]]:
+        """Look closely at the rows that the fast way left out, and put all in order."""
+        sure = iter(zip(features, *columns.values(), strict=True))
+        waiting = set(doubtful)
         rows: list[int] = []
+        merged: list[Features] = []
+        fields: dict[str, list[Any]] = {name: [] for name in columns}
         letters: list[DeadLetter] = []
-        fast = self._fast_flat if self._everything else self._fast_nested
-        if not self._everything and not self._layout.nested:
-            fast = self._no_fast_way
         for row, value in enumerate(batch.values):
-            try:
-                event = fast(value, adders)
-                if event is None:
+            if row in waiting:
+                try:
                     event, found = self._strict.parse(value)
-                    for name, add in adders:
-                        add(found[name])
-            except BadEvent as bad:
-                letters.append(_letter(batch, row, bad.reason, str(bad)))
+                except BadEvent as bad:
+                    letters.append(_letter(batch, row, bad.reason, str(bad)))
+                    continue
+                cells = [found[name] for name in columns]
             else:
-                features.append(event)
-                rows.append(row)
-        if len(rows) == len(batch):
-            return range(len(batch)), features, columns, letters
-        return rows, features, columns, letters
+                event, *cells = next(sure)
+            rows.append(row)
+            merged.append(event)
+            for column, cell in zip(fields.values(), cells, strict=True):
+                column.append(cell)
+        return rows, merged, fields, letters
 
-    def _fast_flat(self, value: bytes | None, adders: list[Any]) -> Features | None:
-        """The features of a flat record if it is valid beyond doubt, else None."""
-        source = self._source
-        if not value or len(value) > source.max_bytes:
-            return None
-        try:
-            event: dict[str, Any] = self._flat.decode(value)
-        except REFUSED:
-            return None
-        keys = len(event)
-        # Every key has a colon of its own, so as many colons as keys means that none stands
-        # twice; an escape could hide or fake one.
-        if value.count(b":") != keys or b"\\" in value or keys > source.max_keys:
-            return None
-        if None in event.values():
-            return None
-        found = [event.pop(name, MISSING) for name, _ in adders]
-        if not event or len(event) > source.max_features:
-            return None
-        for (_, add), item in zip(adders, found, strict=True):
-            add(item)
-        return event
+    def _fast(
+        self,
+        values: Sequence[bytes | None],
+        features: list[Features],
+        columns: dict[str, list[Any]],
+    ) -> list[int]:
+        """Take the records that are valid beyond doubt; returns the rows of the others."""
+        if self._everything:
+            return self._fast_flat(values, features, columns)
+        if self._layout.nested:
+            return self._fast_nested(values, features, columns)
+        return list(range(len(values)))
 
-    def _fast_nested(self, value: bytes | None, adders: list[Any]) -> Features | None:
-        source = self._source
-        if not value or len(value) > source.max_bytes:
-            return None
-        try:
-            record = orjson.loads(value)
-        except REFUSED:
-            return None
-        if type(record) is not dict:
-            return None
-        event = record.get(FEATURES)
-        if type(event) is not dict or not event or len(event) > source.max_features:
-            return None
-        keys = len(record) + len(event)
-        if value.count(b":") != keys or b"\\" in value or keys > source.max_keys:
-            return None
-        numbers = event.values()
-        if not (
-            NUMBERS.issuperset(map(type, numbers))
-            and max(numbers) <= source.max_number
-            and min(numbers) >= -source.max_number
-            and max(map(len, event)) <= source.max_key_length
-        ):
-            return None
-        for name, add in adders:
-            add(record.get(name, MISSING))
-        return event
+    def _fast_flat(
+        self,
+        values: Sequence[bytes | None],
+        features: list[Features],
+        columns: dict[str, list[Any]],
+    ) -> list[int]:
+        """Flat records of which every field is a feature.
 
-    def _no_fast_way(self, _value: bytes | None, _adders: list[Any]) -> None:
-        return None
+        Every key has a colon of its own, so as many colons as keys means that no key
+        stands twice; only an escape could hide or fake one.
+        """
+        decode, add = self._flat.decode, features.append
+        max_bytes, most = self._source.max_bytes, self._most_keys
+        (label, *others) = columns
+        add_label = columns[label].append
+        doubtful: list[int] = []
+        for row, value in enumerate(values):
+            try:
+                event = decode(value)  # type: ignore[arg-type]
+            except REFUSED:
+                doubtful.append(row)
+                continue
+            if (
+                value.count(b":") != len(event)  # type: ignore[union-attr]
+                or b"\\" in value  # type: ignore[operator]
+                or None in event.values()
+                or not len(columns) < len(event) <= most
+                or len(value) > max_bytes  # type: ignore[arg-type]
+            ):
+                doubtful.append(row)
+                continue
+            add_label(event.pop(label, MISSING))
+            for name in others:
+                columns[name].append(event.pop(name, MISSING))
+            add(event)
+        return doubtful
+
+    def _fast_nested(
+        self,
+        values: Sequence[bytes | None],
+        features: list[Features],
+        columns: dict[str, list[Any]],
+    ) -> list[int]:
+        """Records with their features, all of them numbers, in an object of their own."""
+        source, limit = self._source, self._source.max_number
+        doubtful: list[int] = []
+        for row, value in enumerate(values):
+            event = None
+            try:
+                record = orjson.loads(value)  # type: ignore[arg-type]
+                event = record[FEATURES]
+                numbers = event.values()
+                sure = (
+                    value.count(b":") == len(record) + len(event) <= source.max_keys  # type: ignore[union-attr]
+                    and b"\\" not in value  # type: ignore[operator]
+                    and len(value) <= source.max_bytes  # type: ignore[arg-type]
+                    and 0 < len(event) <= source.max_features
+                    and NUMBERS.issuperset(map(type, numbers))
+                    and max(numbers) <= limit
+                    and min(numbers) >= -limit
+                    and max(map(len, event)) <= source.max_key_length
+                )
+            except ODD:
+                sure = False
+            if not sure or event is None:
+                doubtful.append(row)
+                continue
+            features.append(event)
+            for name, column in columns.items():
+                column.append(record.get(name, MISSING))
+        return doubtful
 
     def _time_of(
         self, batch: Batch, rows: Sequence[int], fields: dict[str, list[Any]]

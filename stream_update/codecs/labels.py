@@ -69,7 +69,7 @@ class LabelSchema:
                 return None
             kinds.discard(NoneType)
         if self.task == "regression":
-            return self._known_numbers(raw, kinds, unlabelled)
+            return self._known_numbers(raw, kinds, unlabelled=unlabelled)
         if self.task == "multiclass" and not kinds <= (
             {int, float} if self._type is int else {self._type}
         ):
@@ -85,7 +85,7 @@ class LabelSchema:
             return None
 
     def _known_numbers(
-        self, raw: Sequence[Any], kinds: set[type], unlabelled: bool
+        self, raw: Sequence[Any], kinds: set[type], *, unlabelled: bool
     ) -> list[Any] | None:
         if not kinds <= {int, float}:
             return None

@@ -56,14 +56,10 @@ class RiverLearner:
         self._model = make()
         self._says: Says = _check(self._model, task)
         # A user's function may write into the features it is given.
-        self._copies = any(
-            isinstance(part, compose.FuncTransformer) for _, part in walk(self._model)
-        )
+        self._copies = any(isinstance(part, compose.FuncTransformer) for _, part in walk(make()))
 
     @classmethod
-    def restored(
-        cls, tree: Tree, task: str, *, allow: Iterable[Callable[..., Any]] = ()
-    ) -> Self:
+    def restored(cls, tree: Tree, task: str, *, allow: Iterable[Callable[..., Any]] = ()) -> Self:
         """A learner from a dump alone, for those who predict and have no configuration."""
         allow = tuple(allow)
         model = objects.thaw(tree, allow=allow)

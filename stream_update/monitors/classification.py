@@ -28,7 +28,7 @@ Codes = npt.NDArray[np.intp]
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-THRESHOLDS: Floats = np.array(metrics.ROCAUC().thresholds)  # type: ignore[no-untyped-call]
+THRESHOLDS: Floats = np.array(metrics.ROCAUC().thresholds)
 RANKS = len(THRESHOLDS) + 1
 UNRANKED = 255
 """In the window of ranks: the event came without probabilities."""

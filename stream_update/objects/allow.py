@@ -93,11 +93,8 @@ CLASSES = ("statistics:NormalDist",)
 
 REFERENCES = (
     "builtins:bool",
-    "builtins:bytes",
-    "builtins:complex",
     "builtins:dict",
     "builtins:float",
-    "builtins:frozenset",
     "builtins:int",
     "builtins:list",
     "builtins:set",

@@ -72,8 +72,10 @@ class Sets:
 
     few = 6
     """Up to so many members, all orders of insertion are tried: one of them was the true one."""
+    many = 100
+    """Above, none is tried: nobody has so many classes or features to choose between."""
     tries = 1_000
-    """So many orders are tried for a larger set, ..."""
+    """So many orders are tried for a set between the two, ..."""
     patience = 20_000
     """... and so many for all of them: the order of most sets is of no use to anybody."""
 
@@ -121,6 +123,8 @@ class Sets:
             for permuted, _ in zip(itertools.permutations(wanted), patience, strict=False):
                 if _agreement(permuted, wanted) == len(wanted):
                     return list(permuted)
+            return wanted
+        if len(wanted) > self.many:
             return wanted
         chance = random.Random(0)  # noqa: S311 -- for a search, not for a secret
         best, score = wanted, _agreement(wanted, wanted)

@@ -18,8 +18,9 @@ from stream_update.objects.columns import (
     only,
 )
 from stream_update.objects.leaves import CALLABLES
-from stream_update.objects.names import name_of, shadows, slots_of
-from stream_update.objects.quirks import quirk_of
+from stream_update.objects.names import name_of, shadows
+from stream_update.objects.quirks import Quirk, quirk_of
+from stream_update.objects.reading import Shape, read
 
 __all__ = ["Instances", "Rust", "Vectors"]
 
@@ -47,18 +48,17 @@ class Instances:
     @staticmethod
     def sort_out(of: type, batch: list[Any]) -> list[tuple[Instances, list[Any], list[Column]]]:
         """Instances of a class by the attributes they have, with their columns."""
-        shapes: dict[tuple[str, ...], tuple[list[Any], list[tuple[Any, ...]]]] = {}
-        for one, state in zip(batch, _states(of, batch), strict=True):
-            members, rows = shapes.setdefault(tuple(state), ([], []))
-            members.append(one)
-            rows.append(tuple(state.values()))
-        for attribute in dict.fromkeys(itertools.chain.from_iterable(shapes)):
-            if reason := shadows(of, attribute):
-                raise Unsupported(f"has an attribute {attribute!r}, which {reason}")
-        return [
-            (Instances(of, attributes), members, list(map(list, zip(*rows, strict=True))))
-            for attributes, (members, rows) in shapes.items()
-        ]
+        quirk = quirk_of(of)
+        found = []
+        for shape, members, columns in read(of, batch):
+            for attribute in shape:
+                if reason := shadows(of, attribute):
+                    raise Unsupported(f"has an attribute {attribute!r}, which {reason}")
+            if quirk is None:
+                found.append((Instances(of, shape), members, columns))
+            else:
+                found.extend(_leaner(of, quirk, shape, members, columns))
+        return found
 
     def make(self, count: int, columns: list[Column], _made: Made) -> list[Any]:
         if len(columns) != len(self.attributes):
@@ -74,24 +74,20 @@ class Instances:
             self.quirk.recreate(objects, self.attributes)
 
 
-def _states(cls: type, batch: list[Any]) -> list[dict[str, Any]]:
-    slots = slots_of(cls)
-    if slots or not cls.__dictoffset__:
-        states = [_slots(one, slots) | getattr(one, "__dict__", {}) for one in batch]
-    else:
-        states = list(map(vars, batch))
-    quirk = quirk_of(cls)
-    return states if quirk is None else list(map(quirk.lean, states))
-
-
-def _slots(one: Any, slots: dict[str, Any]) -> dict[str, Any]:
-    state = {}
-    for name, slot in slots.items():
-        try:
-            state[name] = slot.__get__(one)
-        except AttributeError:
-            continue
-    return state
+def _leaner(
+    of: type, quirk: Quirk, shape: Shape, members: list[Any], columns: list[Column]
+) -> list[tuple[Instances, list[Any], list[Column]]]:
+    """The instances by what is left of their attributes."""
+    alike: dict[Shape, tuple[list[Any], list[tuple[Any, ...]]]] = {}
+    for one, row in zip(members, zip(*columns, strict=True), strict=True):
+        lean = quirk.lean(dict(zip(shape, row, strict=True)))
+        kept, rows = alike.setdefault(tuple(lean), ([], []))
+        kept.append(one)
+        rows.append(tuple(lean.values()))
+    return [
+        (Instances(of, left), kept, list(map(list, zip(*rows, strict=True))))
+        for left, (kept, rows) in alike.items()
+    ]
 
 
 class Rust:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from stream_update.objects.columns import Damaged
 from stream_update.objects.names import name_of
 
-__all__ = ["OUTLAWS", "quirk_of"]
+__all__ = ["OUTLAWS", "Quirk", "quirk_of"]
 
 OUTLAWS = {
     "river.feature_extraction.kernel_approx:RandomTreesEmbedding": (
@@ -74,9 +74,8 @@ class Distributions:
 
     def lean(self, state: Mapping[str, Any]) -> dict[str, Any]:
         lean = dict(state)
-        generator = lean.pop("_rng", None)
-        if generator is not None and not self._as_seeded(generator, lean.get("seed")):
-            lean["_rng"] = generator
+        if "_rng" in lean and self._as_seeded(lean["_rng"], lean.get("seed", "")):
+            del lean["_rng"]
         return lean
 
     @staticmethod

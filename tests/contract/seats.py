@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -176,7 +176,7 @@ class RemoteSeat:
         self.poll()
         return len(self.read) >= count
 
-    def has_lost(self, partitions: Set[int]) -> bool:
+    def has_lost(self, partitions: set[int]) -> bool:
         """Poll once more; whether all of these have been lost so far."""
         self.poll()
         return partitions <= set(self.lost)

@@ -221,6 +221,19 @@ def test_a_topic_that_is_created_again_while_it_is_read(setting: Setting) -> Non
     reader.close()
 
 
+def test_a_topic_that_is_deleted_while_it_is_read(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.log.kafka.polling.MISSING_S", 1.0)
+    setting.fill(5)
+    member = setting.joined(setting.another_log(client={"metadata_max_age_ms": 300}))
+    member.resume_at(0, 0)
+    until(lambda: member.poll(0.1).batches)
+    setting.admin().delete_topics([setting.source])
+    with pytest.raises(LogGap, match=f"{setting.source} is gone"):
+        until(lambda: member.poll(0.1) is None)
+
+
 def test_a_batch_that_cannot_be_decoded_stops_the_reader_instead_of_hanging_it(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

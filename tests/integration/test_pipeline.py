@@ -13,7 +13,9 @@ import pytest
 from river import compose, linear_model, optim, preprocessing, tree
 
 from stream_update import ModelSubscriber
+from stream_update.events import Record, TopicPartition
 from stream_update.plugins import open_log
+from stream_update.restore import read_range
 from tests.programs import bare_loop, call, configure, elec2, report_of, start
 
 ROWS = 6000
@@ -227,9 +229,6 @@ def test_stop_when(tmp_path: Path, log_url: str, app: str) -> None:
 
 
 def read_all(log_url: str, topic: str) -> list[tuple[bytes, dict[str, bytes]]]:
-    from stream_update.events import TopicPartition
-    from stream_update.restore import read_range
-
     found = []
     with open_log(log_url) as log, log.reader() as reader:
         for partition in range(log.topics()[topic].partitions):
@@ -246,8 +245,6 @@ def read_all(log_url: str, topic: str) -> list[tuple[bytes, dict[str, bytes]]]:
 def produce_by_partition(
     log_url: str, config: Path, app: str, lanes: list[list[dict[str, Any]]]
 ) -> None:
-    from stream_update.events import Record
-
     call("topics", "create", "-c", config, cwd=config.parent)
     with open_log(log_url) as log, log.appender() as appender:
         for partition, lane in enumerate(lanes):
@@ -256,5 +253,3 @@ def produce_by_partition(
                 for event in lane
             )
         appender.flush()
-
-

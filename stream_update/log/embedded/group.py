@@ -127,7 +127,7 @@ class Group:
 
         To be asked inside the transaction that is fenced.
         """
-        if member_id is None or not _alive(sql, member_id):
+        if member_id is None:
             raise Refused(
                 f"group {self._group_id} has gone on without this member: its lease ended"
             )

@@ -59,21 +59,29 @@ class Reading:
         if version == self._read_up or not self._turns:
             return []
         batches: list[Batch] = []
+        moved: dict[TopicPartition, int] = {}
         room = max_records
         with self._store.reading() as sql:
-            for where in [*self._turns]:
-                rows = self._rows(sql, where, room)
+            for where in self._turns:
+                rows, moved[where] = self._rows(sql, where, room)
                 if rows:
                     batches.append(RowsBatch(*where, *zip(*rows, strict=True)))
-                    self._turns.remove(where)
-                    self._turns.append(where)
                     room -= len(rows)
                     if room <= 0:
                         break
+        # Only now: after an error further up nothing has been read.
+        self.positions |= moved
+        for batch in batches:
+            where = TopicPartition(batch.topic, batch.partition)
+            self._turns.remove(where)
+            self._turns.append(where)
         self._read_up = None if batches else version
         return batches
 
-    def _rows(self, sql: sqlite3.Connection, where: TopicPartition, room: int) -> list[Any]:
+    def _rows(
+        self, sql: sqlite3.Connection, where: TopicPartition, room: int
+    ) -> tuple[list[Any], int]:
+        """Rows of one partition, and the position behind them."""
         place, position = self._places[where], self.positions[where]
         bounds = sql.execute(
             "SELECT first, next FROM partitions WHERE id = ?", (place.id,)
@@ -84,7 +92,7 @@ class Reading:
         if not first <= position <= end:
             raise _gap(where, position, first, end)
         if position == end:
-            return []
+            return [], position
         rows: list[Any] = []
         cursor = sql.execute(
             ROWS, {"base": place.base, "start": position, "stop": end, "room": room}
@@ -99,8 +107,7 @@ class Reading:
             step *= 2
         # Fewer than there was room for: the rest, up to the end, are holes.
         complete = len(rows) < room and size < ENOUGH_BYTES
-        self.positions[where] = end if complete else rows[-1][0] + 1
-        return rows
+        return rows, end if complete else rows[-1][0] + 1
 
 
 def _gap(where: TopicPartition, position: int, first: int, end: int) -> LogGap:

@@ -149,8 +149,7 @@ class Store(Closing):
         except sqlite3.Error as error:
             self._roll_back()
             raise Doubt(
-                f"nobody can tell whether {what} was committed to {self.path}: "
-                f"{error} ({error.sqlite_errorname})",
+                f"nobody can tell whether {what} was committed to {self.path}: {error}",
                 hint="start again: the log knows, and the start asks it",
             ) from error
 

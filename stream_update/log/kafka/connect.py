@@ -94,7 +94,7 @@ ASSIGNORS = {
 CAUSES = (
     "is the broker up? Does its advertised.listeners name an address that this machine can "
     "reach? Do security_protocol, the TLS files and the sasl_* credentials fit that listener? "
-    "(a wrong password looks the same as a broker that is down)"
+    "(a wrong password can look like a broker that is down)"
 )
 
 
@@ -213,7 +213,7 @@ class Connect:
         except vendor.KafkaTimeoutError as error:
             message = f"no Kafka broker answered at {', '.join(self.servers)}"
             if _overhear.said:
-                message += f" (the last attempt: {_overhear.said})"
+                message += f" (the client was told: {_overhear.said})"
             if self._reached:
                 raise Transient(message, hint=CAUSES) from error
             raise ConfigError(message, hint=CAUSES) from error
@@ -294,10 +294,10 @@ class _Overhear(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-        if isinstance(error, Exception) and not isinstance(error, vendor.KafkaTimeoutError):
-            # After a refused password the connection ends, and that says nothing.
-            if not self.said or "socket disconnected" not in str(error):
-                self.said = str(error)
+        telling = isinstance(error, Exception) and not isinstance(error, vendor.KafkaTimeoutError)
+        # After a refused password the connection ends, and that says nothing.
+        if telling and not (self.said and "socket disconnected" in str(error)):
+            self.said = str(error)
         return logging.getLogger("kafka").level < logging.CRITICAL
 
 

@@ -34,7 +34,7 @@ class KafkaMember:
         self.topic = topic.name
         self._consumer = consumer
         self._polling = Polling(consumer)
-        self._polling.topic_ids = {topic.name: topic.topic_id}
+        self._polling.watch([topic])
         self._notes = _Notes(consumer, [*assignors])
         self._owned: set[int] = set()
         self._flowing: set[int] = set()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kafka import errors as vendor
 from kafka.structs import TopicPartition as VendorPartition
 
 from stream_update.errors import Fatal, LogGap, StreamUpdateError
-from stream_update.events import Batch
+from stream_update.events import Batch, TopicInfo
 from stream_update.log.kafka.batch import RecordsBatch
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, translated
 
@@ -18,10 +19,14 @@ __all__ = ["ASK_MS", "Polling"]
 ASK_MS = 10_000
 """How long a question to the broker may take."""
 
+MISSING_S = 15.0
+"""How long a topic may be missing from the metadata before it counts as deleted."""
+
 _AFTER_ERROR_MS = 3_000
-_HARMLESS = (
+_SURVIVED = (
     *NEEDS_A_PERSON,
     vendor.FencedInstanceIdError,
+    vendor.IllegalStateError,
     vendor.RebalanceInProgressError,
     vendor.RetriableError,
 )
@@ -37,8 +42,14 @@ class Polling:
 
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
-        self.topic_ids: dict[str, str] = {}
         self.broken: Fatal | None = None
+        self._topic_ids: dict[str, str] = {}
+        self._seen: set[str] = set()
+        self._missing_since: dict[str, float] = {}
+
+    def watch(self, topics: Iterable[TopicInfo]) -> None:
+        """The topics that are read from now on, as they are known to be."""
+        self._topic_ids = {topic.name: topic.topic_id for topic in topics}
 
     def poll(self, timeout_s: float, max_records: int) -> list[Batch]:
         if self.broken is not None:
@@ -55,7 +66,7 @@ class Polling:
                 hint="an unclean leader election lost records; decide whether to go on "
                 "without them",
             ) from error
-        except _HARMLESS as error:
+        except _SURVIVED as error:
             raise translated(error, "polling") from error
         except Exception as error:
             self.broken = self._undecodable(error)
@@ -75,7 +86,7 @@ class Polling:
 
     def _check_topics(self) -> None:
         """An offset of a topic that is gone reads, silently, whatever came in its place."""
-        for topic, topic_id in self.topic_ids.items():
+        for topic, topic_id in self._topic_ids.items():
             # No public method gives the id; the cluster's metadata has it for nothing.
             now = self.consumer._cluster.topic_id(topic)  # noqa: SLF001
             if now is not None and str(now) != topic_id:
@@ -85,6 +96,18 @@ class Polling:
                     hint="offsets and snapshots of the old topic mean nothing in the new one: "
                     "start a new lineage",
                 )
+            if now is not None:
+                self._seen.add(topic)
+                self._missing_since.pop(topic, None)
+            elif topic in self._seen and self._missing_for(topic) > MISSING_S:
+                raise LogGap(
+                    f"topic {topic} is gone: it was deleted while it was read",
+                    hint="nothing can be read of it any more; what was learned is in the snapshots",
+                )
+
+    def _missing_for(self, topic: str) -> float:
+        now = time.monotonic()
+        return now - self._missing_since.setdefault(topic, now)
 
     def _gap(self, wanted: Mapping[Any, int]) -> StreamUpdateError:
         (where, offset), *_ = wanted.items()

@@ -11,7 +11,7 @@ from kafka import errors as vendor
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as VendorPartition
 
-from stream_update.errors import ConfigError, Doubt, Fatal, Refused, StreamUpdateError
+from stream_update.errors import ConfigError, Doubt, Fatal, Refused, StreamUpdateError, Transient
 from stream_update.events import Committed, Record
 from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.member import KafkaMember
@@ -186,7 +186,7 @@ class KafkaPublisher:
             return translated(error, "publishing a checkpoint")
         if isinstance(error, STALE_MEMBER):
             return Refused(f"group {self._group_id} has gone on without this member: {error}")
-        if isinstance(error, vendor.RetriableError | Refused):
+        if isinstance(error, vendor.RetriableError | Transient):
             return Refused(f"the checkpoint did not reach the log in time: {error}")
         return translated(error, "publishing a checkpoint")
 

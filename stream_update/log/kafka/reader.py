@@ -83,7 +83,7 @@ class KafkaReader:
         asked = self._existing(positions)
         if not asked:
             self._consumer.unsubscribe()
-            self._polling.topic_ids = {}
+            self._polling.watch([])
             return
         fresh = {one.topic: theirs for one, theirs in asked.items() if one.topic not in self._seen}
         if fresh:
@@ -92,7 +92,7 @@ class KafkaReader:
             self._seen |= fresh
             self._consumer.assign([*{*asked.values(), *self._seen.values()}])
         self._consumer.assign([*asked.values()])
-        self._polling.topic_ids = {w.topic: self._topics[w.topic].topic_id for w in asked}
+        self._polling.watch(self._topics[one.topic] for one in asked)
         for ours, theirs in asked.items():
             # What was fetched ahead stays good where the position does not change.
             if self._fetch_position(theirs) != positions[ours]:

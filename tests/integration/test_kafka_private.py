@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from stream_update.errors import Doubt, Fatal, Transient
+from stream_update.errors import ConfigError, Doubt, Fatal, Transient
 from stream_update.events import Committed, Record
+from stream_update.log.kafka import KafkaLog
 from stream_update.log.kafka import member as member_module
-from tests.broker import Broker
+from tests.broker import PASSWORD, USER, Broker
 from tests.kafka_setting import Setting, until
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -75,6 +76,25 @@ def test_a_late_answer_about_committed_offsets_is_not_believed(
     monkeypatch.setattr(member_module, "ASK_MS", 10_000)
     publisher.publish([], {0: Committed(2)}, owner)
     assert asker.committed([0]) == {0: Committed(2, "")}
+
+
+def test_a_wrong_password_is_named(private_broker: Broker) -> None:
+    def log(password: str) -> KafkaLog:
+        return KafkaLog(
+            f"kafka://{private_broker.secured}",
+            client={
+                "bootstrap_timeout_ms": 4_000,
+                "security_protocol": "SASL_PLAINTEXT",
+                "sasl_mechanism": "PLAIN",
+                "sasl_plain_username": USER,
+                "sasl_plain_password": password,
+            },
+        )
+
+    with log(PASSWORD) as right:
+        assert right.topics() == {}
+    with pytest.raises(ConfigError, match="Invalid username or password"):
+        log("wrong").topics()
 
 
 def test_an_appender_waits_for_room_when_the_broker_stands_still(
