@@ -326,7 +326,7 @@ def _produce(
             count += 1
             if count % 500 == 0:
                 done, total = rows.progress()
-                bar.update(task, completed=done / total if total else 0, count=count)
+                bar.update(task, completed=done / total if total else 0.0, count=count)
             if count == limit:
                 break
             if rate is not None and count / rate > time.monotonic() - started:

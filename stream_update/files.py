@@ -76,11 +76,24 @@ class RowFile:
         )
 
     def __iter__(self) -> Iterator[tuple[bytes | None, bytes]]:
-        return self._rows
+        try:
+            yield from self._rows
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self._name} is not UTF-8 text: {error}") from None
+        except (csv.Error, EOFError, gzip.BadGzipFile) as error:
+            raise ConfigError(f"{self._name} cannot be read to its end: {error}") from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; reading to the end, or to an error, does it too."""
+        self._stream.close()
+        if self._raw is not sys.stdin.buffer:
+            self._raw.close()
 
     def progress(self) -> tuple[int, int]:
-        """Bytes of the file read so far, and its size; (0, 0) for standard input."""
-        return (self._raw.tell(), self._total) if self._total else (0, 0)
+        """Bytes of the file read so far, and its size, which is 0 for standard input."""
+        return (self._raw.tell() if not self._raw.closed else self._total, self._total)
 
     def _lines(self) -> Iterator[tuple[bytes | None, bytes]]:
         for number, line in enumerate(self._stream, 1):
@@ -100,8 +113,9 @@ class RowFile:
         return (found if isinstance(found, str) else json.dumps(found)).encode()
 
     def _cells(self, delimiter: str) -> Iterator[tuple[bytes | None, bytes]]:
-        text = io.TextIOWrapper(self._stream, encoding="utf-8-sig", newline="")
-        rows = csv.reader(text, delimiter=delimiter)
+        # Closing the text closes what it reads.
+        self._stream = io.TextIOWrapper(self._stream, encoding="utf-8-sig", newline="")
+        rows = csv.reader(self._stream, delimiter=delimiter)
         names = next(rows, None)
         if not names:
             raise ConfigError(f"{self._name}: there is no header row")

@@ -1,0 +1,209 @@
+"""What is taken, what is not, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stream_update.codecs import JsonCodec, dead_letter_record, json_record, prediction_record
+from stream_update.config import Source
+from stream_update.events import Batch, DeadLetter
+
+FLAT = {"topic": "t", "features": "*"}
+
+
+def batch(*values: bytes | None, keys: Sequence[bytes | None] = ()) -> Batch:
+    count = len(values)
+    return Batch(
+        "t",
+        3,
+        [100 + 2 * row for row in range(count)],
+        list(values),
+        list(keys) or [None] * count,
+        [1_700_000_000_000 + row for row in range(count)],
+        [(("h", b"1"),)] * count,
+    )
+
+
+def reasons(*values: bytes | None, task: str = "binary", **options: Any) -> list[str]:
+    codec = JsonCodec(Source(**{**FLAT, **options}), task)
+    return [letter.reason for letter in codec.decode(batch(*values)).dead_letters]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"not json", "not-json"),
+        (b'{"a": 1, "label": 1} x', "not-json"),
+        (b"\xef\xbb\xbf{}", "not-json"),
+        (b'{"a": "\xff", "label": 1}', "not-utf-8"),
+        (b'{"a": "\\ud800", "label": 1}', "not-utf-8"),
+        (b"[1]", "not-an-object"),
+        (b'{"a": NaN, "label": 1}', "not-a-number"),
+        (b'{"a": -Infinity, "label": 1}', "not-a-number"),
+        (b'{"a": 1e999, "label": 1}', "number-out-of-range"),
+        (b'{"a": 1e308, "label": 1}', "number-out-of-range"),
+        (b'{"a": 1' + b"0" * 400 + b', "label": 1}', "number-out-of-range"),
+        (b'{"a": [1], "label": 1}', "feature-type"),
+        (b'{"a": {"b": 1}, "label": 1}', "feature-type"),
+        (b'{"a": 1}', "label-missing"),
+        (b'{"a": 1, "label": "True"}', "label-type"),
+        (b'{"a": 1, "label": 2}', "label-type"),
+        (b'{"a": 1, "label": [1]}', "label-type"),
+        (b'{"a": 1, "label": 1, "label": 0}', "duplicate-key"),
+        (b'{"a": "x:y", "a": "\\u003a", "label": 0}', "duplicate-key"),
+        (b'{"label": 1}', "no-features"),
+        (b'{"a": null, "label": 1}', "no-features"),
+        (b'{"a": "' + b"x" * 2000 + b'", "label": 1}', "string-too-long"),
+        (b'{"' + b"k" * 200 + b'": 1, "label": 1}', "key-too-long"),
+        (b'{"a": 1, "label": 1' + b" " * 70_000 + b"}", "too-large"),
+        (b'{"a":' * 3000 + b"1" + b"}" * 3000, "too-deep"),
+        (json.dumps({f"f{i}": 1 for i in range(600)} | {"label": 1}).encode(), "too-many-keys"),
+    ],
+)
+def test_what_becomes_a_dead_letter(value: bytes | None, reason: str) -> None:
+    good = b'{"a": 1.5, "label": 0}'
+    block = JsonCodec(Source(topic="t", features="*"), "binary").decode(batch(good, value, good))
+    assert [letter.reason for letter in block.dead_letters] == [reason]
+    letter = block.dead_letters[0]
+    assert (letter.partition, letter.offset, letter.value) == (3, 102, value)
+    assert len(letter.detail) > 15
+    assert list(block.offsets) == [100, 104]
+    assert block.features == [{"a": 1.5}, {"a": 1.5}]
+
+
+def test_details_name_field_value_limit_and_key() -> None:
+    codec = JsonCodec(Source(topic="t", features="*", max_number=10), "binary")
+    detail = codec.decode(batch(b'{"price": 11, "label": 1}')).dead_letters[0].detail
+    assert all(word in detail for word in ("price", "11", "10", "source.max_number"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "label"), [("0", False), ("true", True), ('"1"', True), ("1.0", True), ("false", False)]
+)
+def test_binary_labels(raw: str, label: bool) -> None:
+    codec = JsonCodec(Source(topic="t", features="*"), "binary")
+    assert codec.decode(batch(f'{{"a": 1, "label": {raw}}}'.encode())).labels == [label]
+
+
+@pytest.mark.parametrize(
+    ("mode", "counts"), [("null", (1, 1)), ("absent", (2, 0)), ("reject", (0, 2))]
+)
+def test_unlabelled_events(mode: str, counts: tuple[int, int]) -> None:
+    codec = JsonCodec(Source(topic="t", features="*", unlabelled=mode), "binary")  # type: ignore[arg-type]
+    block = codec.decode(batch(b'{"a": 1, "label": null}', b'{"a": 1}', b'{"a": 1, "label": 1}'))
+    assert (block.unlabelled, len(block.dead_letters)) == counts
+    assert block.labels == [True]
+
+
+def test_one_type_of_class_for_the_stream_and_its_state() -> None:
+    source = Source(topic="t", features="*", max_classes=2)
+    codec = JsonCodec(source, "multiclass")
+    assert codec.decode(batch(b'{"a": 1, "label": "x"}')).labels == ["x"]
+    restored = JsonCodec(source, "multiclass")
+    restored.schema.load(codec.schema.dump())
+    block = restored.decode(
+        batch(*(f'{{"a": 1, "label": {raw}}}'.encode() for raw in ("1", '"y"', '"z"', '"x"')))
+    )
+    assert block.labels == ["y", "x"]
+    assert [letter.reason for letter in block.dead_letters] == ["label-type", "too-many-classes"]
+
+
+def test_null_features_are_missing_and_types_are_kept() -> None:
+    codec = JsonCodec(Source(topic="t", features="*"), "regression")
+    block = codec.decode(batch(b'{"a": null, "b": 3, "c": 3.0, "d": true, "e": "s", "label": 2}'))
+    assert block.features == [{"b": 3, "c": 3.0, "d": True, "e": "s"}]
+    assert [type(v) for v in block.features[0].values()] == [int, float, bool, str]
+    assert block.labels == [2]
+
+
+def test_nested_layout_and_fields() -> None:
+    source = Source(topic="t", id="id", time="at", key="user", label="y")
+    codec = JsonCodec(source, "binary")
+    value = b'{"id": "e7", "at": "2026-10-01T00:00:00Z", "user": 9, "features": {"a": 1.5}, "y": 1}'
+    plain = b'{"id":8,"at":1759276800,"user":9,"features":{"a":1,"b":2},"y":0}'
+    block = codec.decode(batch(value, plain))
+    assert block.features == [{"a": 1.5}, {"a": 1, "b": 2}]
+    assert [block.time_of(0), block.time_of(1)] == [1_790_812_800_000, 1_759_276_800_000]
+    scored = codec.decode_features(batch(value, plain, b'{"y": 1}'))
+    assert scored.ids == ["e7", 8]
+    assert scored.keys == [b"9", b"9"]
+    assert [letter.reason for letter in scored.dead_letters] == ["features-missing"]
+    assert scored.next_offset == 105
+
+
+def test_globs_and_ignored_fields() -> None:
+    source = Source(topic="t", features=["price", "lag_*"])
+    block = JsonCodec(source, "binary").decode(
+        batch(b'{"price": 1, "lag_1": 2, "other": {"deep": []}, "label": 1}')
+    )
+    assert block.features == [{"price": 1, "lag_1": 2}]
+    assert reasons(b'{"other": 1, "label": 1}', features=["lag_*"]) == ["no-features"]
+
+
+numbers = st.integers(-(10**12), 10**12) | st.floats(-1e12, 1e12)
+values = numbers | st.booleans() | st.text(max_size=20) | st.none()
+
+
+@given(st.dictionaries(st.text(max_size=10), values, max_size=6), st.sampled_from([0, 1, None]))
+def test_takes_what_json_takes(features: dict[str, Any], label: int | None) -> None:
+    features.pop("label", None)
+    value = json.dumps({**features, "label": label}).encode()
+    block = JsonCodec(Source(topic="t", features="*"), "binary").decode(batch(value))
+    expected = {k: v for k, v in json.loads(value).items() if v is not None and k != "label"}
+    if not expected:
+        assert len(block.dead_letters) == 1
+    elif label is None:
+        assert block.unlabelled == 1
+    else:
+        assert block.features == [expected]
+        assert list(map(repr, block.features[0].values())) == list(map(repr, expected.values()))
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+@example([b'{"a":1,"label":1}', b"{", b"\xff", b'{"a":1,"label":null}', b"null", b"{}"])
+def test_every_record_is_accounted_for(raw: list[bytes]) -> None:
+    for features in ("*", None, ["a*"]):
+        codec = JsonCodec(Source(topic="t", features=features), "multiclass")
+        block = codec.decode(batch(*raw))
+        assert len(block.features) == len(block.labels) == len(block.offsets)
+        accounted = len(block.features) + block.unlabelled + len(block.dead_letters)
+        assert accounted == block.count == len(raw)
+
+
+def test_output_records() -> None:
+    letter = DeadLetter(1, 7, "why", "because", b"k", b"\xffraw", 5)
+    record = dead_letter_record(letter, "dead", "t", "l")
+    assert (record.value, record.key) == (b"\xffraw", b"k")
+    assert dict(record.headers)["offset"] == b"7"
+    with pytest.raises(ValueError, match="nan"):
+        json_record("m", {"a": [float("nan")]})
+    made = prediction_record(
+        "p",
+        id=b"x",
+        key=None,
+        source_topic="t",
+        partition=0,
+        offset=3,
+        prediction=True,
+        probabilities={True: 0.75, False: 0.25},
+        lineage="l",
+        version="4",
+        learned_up_to={0: 10},
+    )
+    assert json.loads(made.value or b"") == {
+        "id": "x",
+        "topic": "t",
+        "partition": 0,
+        "offset": 3,
+        "prediction": True,
+        "probabilities": {"true": 0.75, "false": 0.25},
+        "model": {"lineage": "l", "version": "4", "learned_up_to": {"0": 10}},
+    }
