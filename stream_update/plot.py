@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -10,7 +11,7 @@ __all__ = ["Line", "chart"]
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 64, 48
-GRID_STEPS = 5
+Y_STEP = 0.05
 
 
 class Line(NamedTuple):
@@ -35,7 +36,7 @@ def chart(
         raise ValueError("there is nothing to draw")
     x_max = max(x for x, _ in points)
     y_min = _floor(min(y for _, y in points))
-    y_max = _floor(max(y for _, y in points)) + 0.05
+    y_max = _floor(max(y for _, y in points)) + Y_STEP
 
     def x_at(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * x / (x_max or 1)
@@ -49,17 +50,20 @@ def chart(
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="22" font-size="15" fill="#111">{escape(title)}</text>',
     ]
-    for step in range(GRID_STEPS + 1):
-        y = y_min + (y_max - y_min) * step / GRID_STEPS
-        x = x_max * step / GRID_STEPS
+    for step in range(round((y_max - y_min) / Y_STEP) + 1):
+        y = y_min + step * Y_STEP
         out += [
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}" '
             'stroke="#e4e4e4"/>',
             f'<text x="{LEFT - 8}" y="{y_at(y) + 4:.1f}" text-anchor="end" fill="#555">'
             f"{y:.0%}</text>",
-            f'<text x="{x_at(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" '
-            f'fill="#555">{x:,.0f}</text>',
         ]
+    x_step = _round_step(x_max / 4)
+    for step in range(int(x_max // x_step) + 1):
+        out.append(
+            f'<text x="{x_at(step * x_step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle" '
+            f'fill="#555">{step * x_step:,.0f}</text>'
+        )
     out += [
         f'<line x1="{x_at(mark):.1f}" x2="{x_at(mark):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
         'stroke="#c62828" stroke-dasharray="3 3"/>'
@@ -89,5 +93,11 @@ def chart(
 
 
 def _floor(y: float) -> float:
-    """Down to the next multiple of 5 %."""
-    return (y * 100 // 5) * 5 / 100
+    """Down to the next grid line."""
+    return math.floor(y / Y_STEP + 1e-9) * Y_STEP
+
+
+def _round_step(about: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above ``about``."""
+    power = 10.0 ** math.floor(math.log10(max(about, 1)))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= max(about, 1))
