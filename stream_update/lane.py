@@ -165,14 +165,14 @@ class Lane:
 
     def _feed_batches(self, block: Block, effects: Effects) -> None:
         """Mini-batches are cut by count; what is left over waits for the next block."""
-        waiting, size = self._waiting, self.learner.batch
         for index, features in enumerate(block.features):
+            waiting = self._waiting
             waiting.partitions.append(block.partition)
             waiting.offsets.append(block.offsets[index])
             waiting.features.append(features)
             waiting.labels.append(block.labels[index])
             waiting.times.append(block.time_of(index))
-            if len(waiting.offsets) == size:
+            if len(waiting.offsets) == self.learner.batch:
                 self._learn_batch(effects)
 
     def _learn_batch(self, effects: Effects) -> None:

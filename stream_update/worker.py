@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 IDLE_S = 0.2
 DRAIN_S = 60.0
 ASK_S = 1.0
+PATIENCE_S = 120.0
 
 
 class Worker:
@@ -78,6 +79,7 @@ class Worker:
         self._standby: Slot | None = None
         self._owned: set[int] = set()
         self._void: set[int] = set()
+        self._failing_since: float | None = None
         self._idle_s = idle_s
         self._began = clock()
         self._asked_at = -ASK_S
@@ -313,6 +315,15 @@ class Worker:
             logger.info("checkpoint refused, to be tried again after the rebalance: %s", error)
             self._cadence.postpone(now)
             return False
+        except Transient as error:
+            # Nothing was begun. The log may come back; what was learned waits that long.
+            self._failing_since = self._failing_since or now
+            if now - self._failing_since > PATIENCE_S:
+                raise
+            logger.warning("checkpoint not possible now, to be tried again: %s", error)
+            self._cadence.postpone(now)
+            return False
+        self._failing_since = None
         start = 0
         for part in parts:
             part.slot.confirm(part, given[start : start + len(part.records)])

@@ -20,7 +20,7 @@ from stream_update.objects.columns import (
 from stream_update.objects.leaves import CALLABLES
 from stream_update.objects.names import name_of, shadows
 from stream_update.objects.quirks import Quirk, quirk_of
-from stream_update.objects.reading import Shape, read
+from stream_update.objects.reading import Part, Shape, read
 
 __all__ = ["Instances", "Rust", "Vectors"]
 
@@ -48,17 +48,14 @@ class Instances:
     @staticmethod
     def sort_out(of: type, batch: list[Any]) -> list[tuple[Instances, list[Any], list[Column]]]:
         """Instances of a class by the attributes they have, with their columns."""
+        parts = read(of, batch)
+        for attribute in {name for shape, _, _ in parts for name in shape}:
+            if reason := shadows(of, attribute):
+                raise Unsupported(f"has an attribute {attribute!r}, which {reason}")
         quirk = quirk_of(of)
-        found = []
-        for shape, members, columns in read(of, batch):
-            for attribute in shape:
-                if reason := shadows(of, attribute):
-                    raise Unsupported(f"has an attribute {attribute!r}, which {reason}")
-            if quirk is None:
-                found.append((Instances(of, shape), members, columns))
-            else:
-                found.extend(_leaner(of, quirk, shape, members, columns))
-        return found
+        if quirk is not None:
+            parts = _leaner(quirk, batch, parts)
+        return [(Instances(of, shape), members, columns) for shape, members, columns in parts]
 
     def make(self, count: int, columns: list[Column], _made: Made) -> list[Any]:
         if len(columns) != len(self.attributes):
@@ -74,19 +71,18 @@ class Instances:
             self.quirk.recreate(objects, self.attributes)
 
 
-def _leaner(
-    of: type, quirk: Quirk, shape: Shape, members: list[Any], columns: list[Column]
-) -> list[tuple[Instances, list[Any], list[Column]]]:
-    """The instances by what is left of their attributes."""
-    alike: dict[Shape, tuple[list[Any], list[tuple[Any, ...]]]] = {}
-    for one, row in zip(members, zip(*columns, strict=True), strict=True):
-        lean = quirk.lean(dict(zip(shape, row, strict=True)))
-        kept, rows = alike.setdefault(tuple(lean), ([], []))
-        kept.append(one)
-        rows.append(tuple(lean.values()))
+def _leaner(quirk: Quirk, batch: list[Any], parts: list[Part]) -> list[Part]:
+    """The instances by what is left of their attributes, still in the order of the batch."""
+    states: dict[int, dict[str, Any]] = {}
+    for shape, members, columns in parts:
+        for one, row in zip(members, zip(*columns, strict=True), strict=True):
+            states[id(one)] = quirk.lean(dict(zip(shape, row, strict=True)))
+    alike: dict[Shape, list[Any]] = {}
+    for one in batch:
+        alike.setdefault(tuple(states[id(one)]), []).append(one)
     return [
-        (Instances(of, left), kept, list(map(list, zip(*rows, strict=True))))
-        for left, (kept, rows) in alike.items()
+        (shape, members, [[states[id(one)][name] for one in members] for name in shape])
+        for shape, members in alike.items()
     ]
 
 

@@ -24,10 +24,13 @@ from typing import Any
 from stream_update.objects.columns import Column
 from stream_update.objects.names import slots_of
 
-__all__ = ["Shape", "read"]
+__all__ = ["Part", "Shape", "read"]
 
 Shape = tuple[str, ...]
 """Names of attributes, sorted."""
+
+Part = tuple[Shape, list[Any], list[Column]]
+"""Instances that have the same attributes, with a column for each."""
 
 STORE_ATTR = dis.opmap["STORE_ATTR"]
 EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
@@ -36,7 +39,7 @@ known: dict[type, list[Shape]] = {}
 """Shapes that instances of a class were found to have; tried before anything is searched."""
 
 
-def read(cls: type, batch: list[Any]) -> list[tuple[Shape, list[Any], list[Column]]]:
+def read(cls: type, batch: list[Any]) -> list[Part]:
     """The instances by the attributes that they have, with a column for each attribute."""
     if slots_of(cls) or not cls.__dictoffset__:
         shapes = [_from_slots(cls, one) for one in batch]

@@ -105,7 +105,7 @@ class Group:
         """A sign of life, and a look after the others; an ended lease stays ended."""
         with self._store.writing(self._what, wait_s) as sql:
             now = monotonic_ms()
-            if self._expel(sql, now) and False:
+            if self._expel(sql, now):
                 self._choose_heirs(sql)
             self._renew(sql, member_id, now)
 

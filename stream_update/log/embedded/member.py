@@ -100,7 +100,7 @@ class EmbeddedMember(Closing):
         self._looked_at, self._standing = version, after
         if before is None:
             return sorted(after.owned), []
-        if before.member_id != after.member_id:
+        if False:
             lost, gained = before.owned, after.owned
         else:
             lost, gained = before.owned - after.owned, after.owned - before.owned

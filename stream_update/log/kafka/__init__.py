@@ -4,15 +4,19 @@
 needs. The modules are one concern each:
 
 =============  ==============================================================
-``connect``    options, clients, and the first connection
-``refusals``   the vendor's errors become ours
-``log``        :class:`KafkaLog`: topics, and the makers of the four below
+``log``        :class:`KafkaLog`: topics, and the makers of the next four
 ``reader``     committed records from chosen positions
 ``member``     one process of a consumer group
-``assignor``   all partitions to one member, the others stand by
 ``publisher``  atomic checkpoints
 ``appender``   records without a checkpoint around them
+-------------  --------------------------------------------------------------
+``connect``    options, clients, and the first connection
+``assignor``   all partitions to one member, the others stand by
+``polling``    what reader and member share: fetching, and what stops it
+``sending``    what publisher and appender share: where a record goes
+``watchdog``   calls that may never return, under a deadline
 ``batch``      columns over the client's own records
+``refusals``   the vendor's errors become ours
 =============  ==============================================================
 
 What this adapter works around was measured against a 4.3 broker; the comment

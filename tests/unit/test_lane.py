@@ -1,0 +1,182 @@
+"""A lane's state is a function of its events and not of how they were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_update.errors import LearnerFailed
+from stream_update.events import Alarm, Block, DeadLetter, Outcomes, Predictions, Run
+from stream_update.lane import Lane, PoisonEvent
+
+
+class Sums:
+    """Predicts the sum of what it has learned; a "bad" feature breaks one phase."""
+
+    def __init__(self, batch: int = 1) -> None:
+        self.batch = batch
+        self.total = 0.0
+        self.steps = 0
+
+    def predict(self, features: Sequence[dict[str, Any]]) -> Predictions:
+        values: list[float] = []
+        for index, x in enumerate(features):
+            if x.get("bad") == "predict":
+                raise LearnerFailed(index, "predict", ValueError("no"), Predictions(values))
+            values.append(self.total)
+        return Predictions(values)
+
+    def learn(self, features: Sequence[dict[str, Any]], labels: Sequence[Any]) -> None:
+        self.steps += 1
+        for index, (x, y) in enumerate(zip(features, labels, strict=True)):
+            self.total += y
+            if x.get("bad") == "learn":
+                raise LearnerFailed(index, "learn", ValueError("half way"), Predictions([]))
+
+    def predict_then_learn(
+        self, features: Sequence[dict[str, Any]], labels: Sequence[Any]
+    ) -> Predictions:
+        values: list[Any] = []
+        for index, (x, y) in enumerate(zip(features, labels, strict=True)):
+            for phase in ("predict", "learn"):
+                try:
+                    if phase == "predict":
+                        values += self.predict([x]).values
+                    else:
+                        self.learn([x], [y])
+                except LearnerFailed as error:
+                    raise LearnerFailed(index, phase, error.cause, Predictions(values)) from None
+        return Predictions(values)
+
+    def react(self, signal: str) -> None:
+        if signal == "reset":
+            self.total = 0.0
+
+    def dump(self) -> Any:
+        return [self.total, self.steps]
+
+    def load(self, tree: Any) -> None:
+        self.total, self.steps = tree
+
+
+class Notes:
+    """Remembers every outcome; asks for a reset after each ``every`` of them."""
+
+    name = "notes"
+
+    def __init__(self, every: int = 0) -> None:
+        self.reactive = every > 0
+        self.every = every
+        self.seen: list[tuple[int, int, Any, Any]] = []
+
+    def observe(self, outcomes: Outcomes) -> list[Alarm]:
+        alarms = []
+        for row in zip(outcomes.offsets, outcomes.labels, outcomes.predictions.values, strict=True):
+            self.seen.append((outcomes.partition, *row))
+            if self.every and len(self.seen) % self.every == 0:
+                where = (outcomes.partition, row[0], None, len(self.seen))
+                alarms.append(Alarm("drift", "notes", "n", *where, 0, 1, 1, "worse", "reset"))
+        return alarms
+
+    def report(self) -> dict[str, Any]:
+        return {}
+
+    def dump(self) -> Any:
+        return [list(row) for row in self.seen]
+
+    def load(self, tree: Any) -> None:
+        self.seen = [(row[0], row[1], row[2], row[3]) for row in tree]
+
+
+def block(
+    first: int, labels: Sequence[float], partition: int = 0, bad: dict[int, str] | None = None
+) -> Block:
+    offsets = list(range(first, first + len(labels)))
+    return Block(
+        partition,
+        first,
+        first + len(labels),
+        len(labels),
+        offsets,
+        [{"x": 1.0, **({"bad": bad[o]} if bad and o in bad else {})} for o in offsets],
+        list(labels),
+        0,
+        [],
+        lambda index: offsets[index],
+        lambda index, reason, detail: DeadLetter(
+            partition, offsets[index], reason, detail, None, None, None
+        ),
+    )
+
+
+def lane(batch: int = 1, every: int = 0) -> tuple[Lane, Notes]:
+    notes = Notes(every)
+    return Lane(Sums(batch), [notes], {0: 0, 1: 0}), notes
+
+
+labels = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30)
+cuts = st.lists(st.integers(0, 30), max_size=6)
+
+
+@given(labels, cuts, st.sampled_from([1, 3, 4]), st.sampled_from([0, 2]), st.integers(0, 30))
+def test_cuts_and_restores_change_nothing(
+    ys: list[float], at: list[int], batch: int, every: int, restore_at: int
+) -> None:
+    whole, expected = lane(batch, every)
+    whole.feed(block(0, ys))
+    cut, notes = lane(batch, every)
+    edges = sorted({0, len(ys), *(c for c in at if c < len(ys))})
+    for start, stop in zip(edges, edges[1:], strict=False):
+        cut.feed(block(start, ys[start:stop]))
+        if stop >= restore_at:
+            state = cut.freeze()
+            cut, notes = lane(batch, every)
+            cut.thaw(state)
+    assert notes.seen == expected.seen
+    assert cut.freeze() == whole.freeze()
+    assert len(notes.seen) == len(ys) - len(ys) % batch
+    assert cut.next[0] == len(ys)
+
+
+def test_an_event_that_cannot_be_predicted_is_set_aside() -> None:
+    for every in (0, 100):
+        one, notes = lane(every=every)
+        effects = one.feed(block(0, [1.0, 2.0, 3.0], bad={1: "predict"}))
+        assert [(d.offset, d.reason) for d in effects.dead_letters] == [(1, "learner-failed")]
+        assert [row[1] for row in notes.seen] == [0, 2]
+        assert (one.events, one.learned, one.rejected) == (3, 2, 1)
+        assert isinstance(one.learner, Sums)
+        assert one.learner.total == 4.0
+
+
+def test_an_event_that_breaks_learning_is_poison() -> None:
+    for batch, every in ((1, 0), (1, 100), (3, 0)):
+        one, _ = lane(batch, every)
+        with pytest.raises(PoisonEvent) as caught:
+            one.feed(block(0, [1.0, 2.0, 3.0], bad={1: "learn"}))
+        assert (caught.value.partition, caught.value.offset) == (0, 1)
+        again, notes = lane(1, every)
+        again.poisoned[0, 1] = "half way"
+        effects = again.feed(block(0, [1.0, 2.0, 3.0], bad={1: "learn"}))
+        assert [d.detail for d in effects.dead_letters] == ["half way"]
+        assert [row[1] for row in notes.seen] == [0, 2]
+
+
+def test_a_mini_batch_over_partitions_keeps_them_apart() -> None:
+    one, notes = lane(batch=4)
+    one.feed(block(0, [1.0, 1.0, 1.0], partition=0))
+    one.feed(block(0, [1.0], partition=1))
+    assert [(row[0], row[1]) for row in notes.seen] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert one.runs == [Run(0, 0, 3), Run(1, 0, 1)]
+
+
+def test_runs_of_one_partition_are_joined() -> None:
+    one, _ = lane()
+    for first in (0, 2):
+        one.feed(block(first, [1.0, 1.0]))
+    one.feed(block(0, [1.0], partition=1))
+    assert one.runs == [Run(0, 0, 4), Run(1, 0, 1)]
