@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_cuts_and_restores_change_nothing(
     whole.feed(block(0, ys))
     cut, notes = lane(batch, every)
     edges = sorted({0, len(ys), *(c for c in at if c < len(ys))})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         cut.feed(block(start, ys[start:stop]))
         if stop >= restore_at:
             state = cut.freeze()
