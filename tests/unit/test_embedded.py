@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import sqlite3
@@ -20,6 +21,7 @@ from stream_update.events import Committed, Record, TopicPartition, TopicSpec
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.log.embedded import member as member_module
 from stream_update.log.embedded import publisher as publisher_module
+from stream_update.log.embedded import retention
 from stream_update.log.embedded.address import Address, parse
 from stream_update.log.embedded.group import monotonic_ms
 from stream_update.log.embedded.member import EmbeddedMember
@@ -255,6 +257,27 @@ def test_compaction_keeps_the_newest_of_each_key(log: EmbeddedLog) -> None:
         assert reader.beginning_offsets([T]) == {T: 0}
 
 
+@pytest.mark.parametrize("done", range(4))
+def test_a_compaction_that_breaks_off_brings_nothing_back(
+    log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    append(log, *keyed((b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"a", None)))
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 1)
+    writing, calls = Store.writing, itertools.count()
+
+    def breaking_off(store: Store, what: str, wait_s: float) -> Any:
+        if next(calls) == done:
+            raise Transient("locked")
+        return writing(store, what, wait_s)
+
+    monkeypatch.setattr(Store, "writing", breaking_off)
+    with contextlib.suppress(Transient):
+        log.compact("t")
+    left = rows(log)
+    assert len(left) == 4 - done
+    assert left[-1] in {(3, None), (1, b"2")}, "no old value of the key without its tombstone"
+
+
 def test_a_deleted_topic_is_gone_with_all_that_groups_knew(log: EmbeddedLog, path: Path) -> None:
     append(log, *keyed((b"a", b"1"), (b"b", b"2")))
     with log.member("g", "t") as member, log.publisher("g") as publisher:
@@ -284,6 +307,17 @@ def test_large_records_do_not_all_come_at_once(log: EmbeddedLog) -> None:
             sizes.append(sum(map(len, reader.poll(5))))
     assert sum(sizes) == 40
     assert max(sizes) < 40
+
+
+def test_a_gap_in_one_partition_loses_nothing_of_another(log: EmbeddedLog) -> None:
+    append(log, *[Record("t", b"%d" % i, partition=i % 2) for i in range(10)])
+    log.delete_before("t", 1, 2)
+    first, second = TopicPartition("t", 0), TopicPartition("t", 1)
+    with log.reader() as reader:
+        reader.seek({first: 0, second: 0})
+        with pytest.raises(LogGap, match=r"t\[1\] has no offset 0: it holds 2 to 5"):
+            reader.poll(0)
+        assert reader.position(first) == 0
 
 
 def test_partitions_take_turns_at_coming_first(log: EmbeddedLog) -> None:
@@ -361,6 +395,22 @@ def test_a_lease_from_before_the_machine_was_started_anew_has_ended(
         sql.close()
         assert other.poll(5).gained == [0, 1]
         assert not former.stable()
+
+
+def test_the_dead_are_found_by_those_who_are_busy(log: EmbeddedLog, path: Path) -> None:
+    with joined(log) as busy, log.member("g", "t") as dead:
+        dead.poll(0)
+        assert busy.poll(0).lost == [1]
+        assert dead.poll(5).gained == [1]
+        with sqlite3.connect(path) as sql:
+            assert dead._standing is not None
+            sql.execute(
+                "UPDATE members SET renewed_ms = 0 WHERE id = ?", (dead._standing.member_id,)
+            )
+        sql.close()
+        busy._heartbeat.renewed_ms = 0
+        busy._heartbeat._beat()
+        assert busy.poll(0).gained == [1]
 
 
 def test_a_partition_stays_with_a_living_owner_until_that_has_seen_it(log: EmbeddedLog) -> None:

@@ -94,13 +94,13 @@ class EmbeddedMember(Closing):
         except Transient:
             if now - self._heartbeat.renewed_ms < self._session_ms:
                 return [], []  # the lease still holds, and the next poll tries again
-            return [], self._stand_down()
+            return [], []
         self._heartbeat.member_id = after.member_id
         self._heartbeat.renewed_ms = now
         self._looked_at, self._standing = version, after
         if before is None:
             return sorted(after.owned), []
-        if False:
+        if before.member_id != after.member_id:
             lost, gained = before.owned, after.owned
         else:
             lost, gained = before.owned - after.owned, after.owned - before.owned
