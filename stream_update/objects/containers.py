@@ -182,6 +182,8 @@ class Mappings:
                 raise Damaged(f"a {self.tag} with the same key twice")
         for column in factories:
             for one, factory in zip(objects, column, strict=True):
+                if factory is not None and not callable(factory):
+                    raise Damaged(f"a {self.tag} with a {type(factory).__name__} for a factory")
                 one.default_factory = factory
 
 

@@ -484,6 +484,7 @@ def fates_by_seed() -> list[dict[str, list[str]]]:
     return [json.loads(process.communicate()[0]) for process in started]
 
 
+@pytest.mark.xdist_group("hash-seeds")
 @pytest.mark.parametrize("name", NO_HASH_ORDER)
 def test_a_model_is_the_same_under_every_hash_seed(
     name: str, fates_by_seed: list[dict[str, list[str]]]
@@ -492,6 +493,7 @@ def test_a_model_is_the_same_under_every_hash_seed(
     assert first == second == third
 
 
+@pytest.mark.xdist_group("hash-seeds")
 @pytest.mark.parametrize("name", HASH_ORDER)
 def test_a_model_depends_on_the_hash_seed(
     name: str, fates_by_seed: list[dict[str, list[str]]]

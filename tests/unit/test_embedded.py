@@ -18,10 +18,9 @@ import pytest
 
 from stream_update.errors import ConfigError, Doubt, Fatal, LogGap, Refused, Transient
 from stream_update.events import Committed, Record, TopicPartition, TopicSpec
-from stream_update.log.embedded import EmbeddedLog
+from stream_update.log.embedded import EmbeddedLog, retention
 from stream_update.log.embedded import member as member_module
 from stream_update.log.embedded import publisher as publisher_module
-from stream_update.log.embedded import retention
 from stream_update.log.embedded.address import Address, parse
 from stream_update.log.embedded.group import monotonic_ms
 from stream_update.log.embedded.member import EmbeddedMember

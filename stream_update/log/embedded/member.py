@@ -94,7 +94,7 @@ class EmbeddedMember(Closing):
         except Transient:
             if now - self._heartbeat.renewed_ms < self._session_ms:
                 return [], []  # the lease still holds, and the next poll tries again
-            return [], []
+            return [], self._stand_down()
         self._heartbeat.member_id = after.member_id
         self._heartbeat.renewed_ms = now
         self._looked_at, self._standing = version, after
