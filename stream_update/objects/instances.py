@@ -146,19 +146,22 @@ class Vectors:
             raise Unsupported("is a view of another vector")
         if any(isinstance(factory, (type, *CALLABLES)) for _, factory, _, _ in parts):
             raise Unsupported("has a class or a function as its default factory")
+        values = [value for data, _, _, _ in parts for value in data.values()]
+        if set(map(type, values)) - {float}:
+            raise Unsupported("has values that are not of the type float")
         return [
             [len(data) for data, _, _, _ in parts],
             [key for data, _, _, _ in parts for key in data],
-            [value for data, _, _, _ in parts for value in data.values()],
+            values,
             [factory for _, factory, _, _ in parts],
         ]
 
     def make(self, _count: int, columns: list[Column], made: Made) -> list[Any]:
-        return [self.cls({}, factory) for factory in made(columns[3])]
+        return [self.cls(None, factory) for factory in made(columns[3])]
 
     def fill(self, objects: list[Any], columns: list[Column]) -> None:
         sizes, keys, values, _ = columns
         for one, (some_keys, some_values) in zip(objects, chunks(sizes, keys, values), strict=True):
-            one.update(dict(zip(some_keys, some_values, strict=True)))
+            one.update(dict(zip(some_keys, only(some_values, float), strict=True)))
             if len(one) != len(some_keys):
                 raise Damaged("a vector with the same key twice")

@@ -46,7 +46,7 @@ class Heartbeat(threading.Thread):
         # A little later than a member that polls would do it by itself.
         if member_id is None or now - self.renewed_ms < 1.5 * self._every_ms:
             return
-        if False:
+        if now - self.polled_ms > self._max_poll_interval_ms:
             return
         try:
             self._group.renew(member_id, self._every_ms / 1000)
