@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -530,17 +531,16 @@ def check(config: Config, connect: bool, as_json: bool) -> None:
 
 @command.command()
 @click.option(
-    "--dir", "folder", default="stream-update-demo", show_default=True, metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False), help="Where everything is kept.",
+    "--dir", "folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything is kept: stream-update-demo, or the next such name that is free.",
 )  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=100), help="Only the first so many events.")
-@click.option("--force", is_flag=True, help="Delete an earlier demo in that folder.")
 @json_option
-def demo(folder: Path, rows: int | None, force: bool, as_json: bool) -> None:
+def demo(folder: Path | None, rows: int | None, as_json: bool) -> None:
     """Learn 45,312 real events on the embedded log, and follow the model."""
-    if force:
-        for path in folder.glob("demo.*"):
-            path.unlink()
+    if folder is None:
+        names = (f"stream-update-demo{f'-{number}' if number else ''}" for number in itertools.count())
+        folder = next(path for path in map(Path, names) if not path.exists())
     if not as_json:
         logging.getLogger("stream_update").setLevel(logging.WARNING)
     report = run_demo(folder, rows, errors if as_json else Console())

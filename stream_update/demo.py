@@ -93,7 +93,7 @@ def run_demo(folder: Path, rows: int | None, console: Console) -> dict[str, Any]
     """
     if (folder / "demo.db").exists():
         raise ConfigError(
-            f"{folder} holds an earlier demo", hint="delete it, or give another --dir"
+            f"--dir: {folder} holds an earlier demo", hint="delete it, or give another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "demo.toml"
