@@ -56,7 +56,7 @@ def main() -> None:
     """The entry point of ``stream-update``."""
     _pin_hash_seed()
     try:
-        command(standalone_mode=False)
+        command(prog_name="stream-update", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -539,7 +539,9 @@ def check(config: Config, connect: bool, as_json: bool) -> None:
 def demo(folder: Path | None, rows: int | None, as_json: bool) -> None:
     """Learn 45,312 real events on the embedded log, and follow the model."""
     if folder is None:
-        names = (f"stream-update-demo{f'-{number}' if number else ''}" for number in itertools.count())
+        names = (
+            f"stream-update-demo{f'-{number}' if number else ''}" for number in itertools.count()
+        )
         folder = next(path for path in map(Path, names) if not path.exists())
     if not as_json:
         logging.getLogger("stream_update").setLevel(logging.WARNING)
