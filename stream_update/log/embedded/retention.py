@@ -57,7 +57,7 @@ def _compact(store: Store, topic: str, place: Place) -> int:
     removable += tombstones & set(newest.values())
     # In this order an old value is gone before the tombstone that hides it, so breaking
     # off anywhere brings nothing back.
-    removable.sort(reverse=True)
+    removable.sort()
     for start in range(0, len(removable), ROWS_AT_ONCE):
         with store.writing(f"the compaction of {topic}", WAIT_S) as sql:
             sql.executemany(

@@ -295,8 +295,10 @@ class _Overhear(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         telling = isinstance(error, Exception) and not isinstance(error, vendor.KafkaTimeoutError)
-        # After a refused password the connection ends, and that says nothing.
-        if telling and not (self.said and "socket disconnected" in str(error)):
+        # A refused password ends the connection, and the last try ends with the time: that
+        # says nothing, and must not hide what an earlier try was told.
+        vague = isinstance(error, vendor.RequestTimedOutError) or "disconnected" in str(error)
+        if telling and not (self.said and vague):
             self.said = str(error)
         return logging.getLogger("kafka").level < logging.CRITICAL
 
