@@ -55,8 +55,8 @@ class RiverLearner:
         self._allow = tuple(allow)
         self._model = make()
         self._says: Says = _check(self._model, task)
-        # A user's function may write into the features it is given.
-        self._copies = any(isinstance(part, compose.FuncTransformer) for _, part in walk(make()))
+        # river does not write into the features it is given; a user's own code may.
+        self._copies = bool(self._allow)
 
     @classmethod
     def restored(cls, tree: Tree, task: str, *, allow: Iterable[Callable[..., Any]] = ()) -> Self:
@@ -203,7 +203,7 @@ def _kinds(model: Any) -> list[type]:
     kinds = [type(model)]
     # A pipeline from a snapshot may be anything, even its own last step.
     while isinstance(model, compose.Pipeline) and len(kinds) <= MAX_NESTING:
-        steps = vars(model).get("steps")
+        steps = getattr(model, "steps", None)
         if not isinstance(steps, dict) or not steps:
             break
         model = next(reversed(steps.values()))

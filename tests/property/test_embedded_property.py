@@ -302,8 +302,9 @@ class SingleOwner(Group):
 TestLog = Log.TestCase
 TestGroup = Group.TestCase
 TestSingleOwner = SingleOwner.TestCase
-for case in (TestLog, TestGroup, TestSingleOwner):
-    case.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestLog.settings = TestGroup.settings = TestSingleOwner.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None
+)
 
 
 # -- who gets which partition
