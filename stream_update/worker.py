@@ -249,8 +249,8 @@ class Worker:
     def _finished(self) -> bool:
         """Whether every partition has been learned up to its end, here or elsewhere.
 
-        A member without partitions waits for ``idle_s``, since those of a member that
-        died may still come to it.
+        A member does not go before ``idle_s`` while others have partitions: those of a
+        member that has died come to it only when its lease has ended.
         """
         if self._ends is None:
             return False
@@ -264,7 +264,7 @@ class Worker:
         if not elsewhere:
             return True
         now = self._clock()
-        if now - self._asked_at < ASK_S or not (self.slots or now - self._began > self._idle_s):
+        if now - self._asked_at < ASK_S or now - self._began < self._idle_s:
             return False
         self._asked_at = now
         if not self.checkpoint():

@@ -95,6 +95,15 @@ class Preset:
         self.level = 4
 
 
+class Either:
+    def __init__(self, left: bool) -> None:
+        self.left = left
+        if left:
+            self.a = 1
+        else:
+            self.b = 2
+
+
 class NotPlain(Exception):
     pass
 
@@ -242,6 +251,8 @@ def test_instances_of_one_class_may_differ_in_their_attributes() -> None:
         {"x": 5, "y": 6, "only": 8},
     ]
     assert vars(back[3]) == {"level": 4}
+    left, right = trip([Either(True), Either(False)], Either)
+    assert (vars(left), vars(right)) == ({"a": 1, "left": True}, {"b": 2, "left": False})
 
 
 def test_a_named_tuple_and_an_enumeration_come_back() -> None:
