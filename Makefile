@@ -35,7 +35,7 @@ test: .venv/ready ## every test; T=tests/unit for some of them
 coverage: .venv/ready ## every test, and which lines and branches none of them takes
 	$(BIN)/python -m pytest --cov $(T)
 
-bench: .venv/ready ## the benchmarks, one at a time
+bench: .venv/ready ## events a second against a bare loop, on both logs
 	$(BIN)/python -m tests.bench.throughput
 
 demo: .venv/ready ## a model learns, and a scorer follows it

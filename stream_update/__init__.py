@@ -70,9 +70,11 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'stream_update' has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - part of the lazy loading
+if not TYPE_CHECKING:  # a type checker should refuse a name that does not exist
 
-    return getattr(importlib.import_module(_LATER[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module 'stream_update' has no attribute {name!r}")
+        import importlib  # noqa: PLC0415 - part of the lazy loading
+
+        return getattr(importlib.import_module(_LATER[name]), name)

@@ -8,18 +8,30 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
+
+import orjson
 
 from stream_update.errors import ConfigError
 
 __all__ = ["RowFile", "open_rows"]
 
-NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
-LOOSE_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-CONSTANTS = {"true": "true", "True": "true", "false": "false", "False": "false"}
-NOT_FINITE = {
+NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+is_number = re.compile(NUMBER).fullmatch
+LOOSE_NUMBER = re.compile(
+    r"\+?(?P<sign>-?)(?:(?P<whole>0|[1-9][0-9]*)(?:(?P<point>\.)(?P<part>[0-9]*))?"
+    r"|\.(?P<only>[0-9]+))(?P<power>[eE][+-]?[0-9]+)?"
+)
+CONSTANTS = {
+    "true": "true",
+    "True": "true",
+    "false": "false",
+    "False": "false",
     "nan": "NaN",
     "NaN": "NaN",
     "inf": "Infinity",
@@ -27,130 +39,208 @@ NOT_FINITE = {
     "-inf": "-Infinity",
     "-Infinity": "-Infinity",
 }
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*DELIMITERS, ".jsonl", ".ndjson")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Row = tuple[bytes | None, bytes]
 
 
 def open_rows(path: str | Path, *, key: str | None = None) -> RowFile:
     """The rows of a file; ``key`` names the field whose value is the record's key.
 
-    Raises :class:`ConfigError` for a file that is not there or of no known kind.
+    The kind follows from the name: ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson``, each
+    also with ``.gz``; ``-`` is JSON lines from standard input. Raises
+    :class:`ConfigError` for a file that is not there or of no known kind, and for a
+    header in which a column has no name or stands twice.
     """
-    return RowFile(path, key)
+    name = str(path)
+    if name == "-":
+        return RowFile(_lines(sys.stdin.buffer, name, key), None, 0)
+    suffix, zipped = _kind(Path(path))
+    with ExitStack() as opened:
+        try:
+            raw = opened.enter_context(Path(path).open("rb"))
+            total = Path(path).stat().st_size
+        except OSError as error:
+            raise ConfigError(f"{name} cannot be read: {error.strerror}") from None
+        stream: Any = opened.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
+        if suffix in DELIMITERS:
+            stream = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+            opened.enter_context(stream)
+            rows = _Table(stream, DELIMITERS[suffix], name, key).rows()
+        else:
+            rows = _lines(stream, name, key)
+        return RowFile(rows, raw, total, opened.pop_all().close)
 
 
 class RowFile:
     """Iterates over (key, value) of each row, both bytes; key is None without ``key``.
 
-    A cell that is a number in JSON is copied digit by digit; an empty cell is a missing
-    field; ``NaN`` and ``Infinity`` are written as they are, so that whoever reads the
-    topic sees them and can say so. JSON lines are passed on as they are.
+    A cell that is a number in JSON is copied digit by digit, an empty cell is a missing
+    field, and ``NaN`` and ``Infinity`` are written as they are, so that whoever reads the
+    topic sees them and can say so. JSON lines are passed on as they are, without blank
+    ones. Raises :class:`ConfigError`, with the line, where a file cannot be read on.
     """
 
-    def __init__(self, path: str | Path, key: str | None) -> None:
-        self._name = str(path)
-        self._key = key
-        self._raw: IO[bytes]
-        if self._name == "-":
-            self._raw, self._total, suffix, zipped = sys.stdin.buffer, 0, ".jsonl", False
-        else:
-            path = Path(path)
-            suffixes = path.suffixes
-            zipped = bool(suffixes) and suffixes[-1] == ".gz"
-            suffix = (suffixes[-2:-1] if zipped else suffixes[-1:] or [""])[0:1][0]
-            if suffix not in SUFFIXES:
-                raise ConfigError(
-                    f"{path}: unknown kind of file",
-                    hint=f"accepted: {', '.join(SUFFIXES)}, each also with .gz; - for JSON lines "
-                    "from standard input",
-                )
-            try:
-                self._raw = path.open("rb")
-                self._total = path.stat().st_size
-            except OSError as error:
-                raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-        self._stream: Any = gzip.GzipFile(fileobj=self._raw) if zipped else self._raw
-        self._rows = (
-            self._lines()
-            if suffix in {".jsonl", ".ndjson"}
-            else self._cells("\t" if suffix == ".tsv" else ",")
-        )
+    def __init__(
+        self,
+        rows: Iterator[Row],
+        raw: IO[bytes] | None,
+        total: int,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._rows = rows
+        self._raw = raw
+        self._total = total
+        self._close = close
 
-    def __iter__(self) -> Iterator[tuple[bytes | None, bytes]]:
+    def __iter__(self) -> Iterator[Row]:
         try:
             yield from self._rows
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{self._name} is not UTF-8 text: {error}") from None
-        except (csv.Error, EOFError, gzip.BadGzipFile) as error:
-            raise ConfigError(f"{self._name} cannot be read to its end: {error}") from None
         finally:
             self.close()
 
     def close(self) -> None:
         """Close the file; reading to the end, or to an error, does it too."""
-        self._stream.close()
-        if self._raw is not sys.stdin.buffer:
-            self._raw.close()
+        self._close()
 
     def progress(self) -> tuple[int, int]:
-        """Bytes of the file read so far, and its size, which is 0 for standard input."""
-        return (self._raw.tell() if not self._raw.closed else self._total, self._total)
+        """Bytes of the file read so far, and its size; 0 of 0 where nobody knows it."""
+        if self._raw is None or not self._total:
+            return 0, 0
+        return (self._total if self._raw.closed else self._raw.tell()), self._total
 
-    def _lines(self) -> Iterator[tuple[bytes | None, bytes]]:
-        for number, line in enumerate(self._stream, 1):
-            value = line.strip()
-            if not value:
-                continue
-            yield (self._key_of_line(value, number) if self._key else None), value
 
-    def _key_of_line(self, value: bytes, number: int) -> bytes | None:
-        try:
-            record = json.loads(value)
-        except ValueError:
-            return None
-        if not isinstance(record, dict) or self._key not in record:
-            raise ConfigError(f"{self._name}, line {number}: there is no field {self._key!r}")
-        found = record[self._key]
-        return (found if isinstance(found, str) else json.dumps(found)).encode()
+def _kind(path: Path) -> tuple[str, bool]:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = suffixes[-1:] == [".gz"]
+    if zipped:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in SUFFIXES:
+        raise ConfigError(
+            f"{path}: unknown kind of file",
+            hint=f"accepted: {', '.join(SUFFIXES)}, each also with .gz; - for JSON lines "
+            "from standard input",
+        )
+    return suffixes[-1], zipped
 
-    def _cells(self, delimiter: str) -> Iterator[tuple[bytes | None, bytes]]:
-        # Closing the text closes what it reads.
-        self._stream = io.TextIOWrapper(self._stream, encoding="utf-8-sig", newline="")
-        rows = csv.reader(self._stream, delimiter=delimiter)
-        names = next(rows, None)
+
+@contextmanager
+def _reading(name: str, line: Callable[[], int]) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{name}, after line {line()}: not UTF-8 text ({error.reason})",
+            hint="convert the file to UTF-8",
+        ) from None
+    except csv.Error as error:
+        raise ConfigError(f"{name}, line {line()}: {error}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigError(
+            f"{name}, after line {line()}: {error}", hint="the file is incomplete or damaged"
+        ) from None
+
+
+def _lines(stream: IO[bytes], name: str, key: str | None) -> Iterator[Row]:
+    number = 0
+    with _reading(name, lambda: number):
+        for line in stream:
+            number += 1
+            value = line.rstrip(b"\r\n")
+            if number == 1:
+                value = value.removeprefix(BYTE_ORDER_MARK)
+            if value and not value.isspace():
+                yield (
+                    (None if key is None else _key_of(value, key, f"{name}, line {number}")),
+                    value,
+                )
+
+
+def _key_of(value: bytes, key: str, where: str) -> bytes | None:
+    try:
+        record = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None  # whoever reads the topic says what is wrong with it
+    if not isinstance(record, dict) or key not in record:
+        raise ConfigError(f"{where}: there is no field {key!r}")
+    found = record[key]
+    if found is None or isinstance(found, str):
+        return found if found is None else found.encode()
+    return orjson.dumps(found)
+
+
+class _Table:
+    """Rows of cells under a header, as JSON objects."""
+
+    def __init__(self, text: IO[str], delimiter: str, name: str, key: str | None) -> None:
+        # Strict: a quote that is never closed is an error, and not one long cell.
+        self._cells = csv.reader(text, delimiter=delimiter, strict=True)
+        self._name = name
+        with self._reading():
+            self._columns = self._header()
+        if key is not None and key not in self._columns:
+            raise ConfigError(
+                f"{name}: there is no column {key!r}", hint=f"there are: {', '.join(self._columns)}"
+            )
+        self._key = None if key is None else self._columns.index(key)
+
+    def rows(self) -> Iterator[Row]:
+        columns, key = len(self._columns), self._key
+        names = [json.dumps(name, ensure_ascii=False) for name in self._columns]
+        # Most files have nothing but numbers: the whole row is looked at in one go.
+        numbers = re.compile(rf"{NUMBER}(?:,{NUMBER}){{{columns - 1}}}").fullmatch
+        template = "{" + ",".join(f"{name.replace('%', '%%')}:%s" for name in names) + "}"
+        with self._reading():
+            for cells in self._cells:
+                if len(cells) != columns:
+                    if not cells:
+                        continue
+                    raise ConfigError(
+                        f"{self._name}, line {self._cells.line_num}: {len(cells)} cells, but the "
+                        f"header has {columns}"
+                    )
+                if numbers(",".join(cells)):
+                    value = template % tuple(cells)
+                else:
+                    value = _object(names, cells)
+                yield (None if key is None else cells[key].encode() or None), value.encode()
+
+    def _header(self) -> list[str]:
+        names = next(self._cells, None)
         if not names:
-            raise ConfigError(f"{self._name}: there is no header row")
+            raise ConfigError(
+                f"{self._name}: there is no header row", hint="the first line names the columns"
+            )
         for position, name in enumerate(names):
             if not name or name in names[:position]:
                 problem = f"column {name!r} stands twice" if name else "a column has no name"
                 raise ConfigError(f"{self._name}, header, column {position + 1}: {problem}")
-        if self._key is not None and self._key not in names:
-            raise ConfigError(
-                f"{self._name}: there is no column {self._key!r}",
-                hint=f"there are: {', '.join(names)}",
-            )
-        column = names.index(self._key) if self._key is not None else -1
-        prefixes = [f"{json.dumps(name, ensure_ascii=False)}:" for name in names]
-        for row in rows:
-            if len(row) != len(prefixes):
-                if not row:
-                    continue
-                raise ConfigError(
-                    f"{self._name}, line {rows.line_num}: {len(row)} cells, but the header has "
-                    f"{len(prefixes)}"
-                )
-            cells = [
-                prefix + (cell if NUMBER.fullmatch(cell) else _json(cell))
-                for prefix, cell in zip(prefixes, row, strict=True)
-                if cell
-            ]
-            key = row[column].encode() if column >= 0 else None
-            yield key, f"{{{','.join(cells)}}}".encode()
+        return names
+
+    def _reading(self) -> Any:
+        return _reading(self._name, lambda: self._cells.line_num)
 
 
+def _object(names: Sequence[str], cells: Sequence[str]) -> str:
+    parts = [
+        f"{name}:{cell if is_number(cell) else _json(cell)}"
+        for name, cell in zip(names, cells, strict=True)
+        if cell
+    ]
+    return f"{{{','.join(parts)}}}"
+
+
+@lru_cache(maxsize=10_000)
 def _json(cell: str) -> str:
-    constant = CONSTANTS.get(cell) or NOT_FINITE.get(cell)
+    """A cell that is no number as JSON writes numbers."""
+    constant = CONSTANTS.get(cell)
     if constant is not None:
         return constant
-    if LOOSE_NUMBER.fullmatch(cell):
-        return repr(float(cell))
-    return json.dumps(cell, ensure_ascii=False)
+    loose = LOOSE_NUMBER.fullmatch(cell)
+    if loose is None:
+        return json.dumps(cell, ensure_ascii=False)
+    whole, part = loose["whole"] or "0", loose["only"] or loose["part"] or "0"
+    pointed = loose["point"] or loose["only"]
+    return f"{loose['sign']}{whole}{f'.{part}' if pointed else ''}{loose['power'] or ''}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import NoneType
 from typing import Any
 
 from stream_update.codecs.layout import MISSING, SourceOptions
@@ -14,6 +13,11 @@ from stream_update.events import Tree
 __all__ = ["LabelSchema"]
 
 _BINARY = {0: False, 1: True, "0": False, "1": True}
+_UNLABELLED: dict[str, dict[Any, None]] = {
+    "null": {None: None},
+    "absent": {None: None, MISSING: None},
+    "reject": {},
+}
 _TYPES: dict[str, type] = {"bool": bool, "int": int, "str": str}
 _LARGEST_CLASS = 2**63 - 1
 
@@ -38,16 +42,19 @@ class LabelSchema:
             )
         self.task = task
         self._name = source.label
-        self._absent_is_null = source.unlabelled == "absent"
-        self._null_is_allowed = source.unlabelled != "reject"
         self._limit = source.max_number
         self._max_string = source.max_string
         self._max_classes = source.max_classes
+        self._unlabelled: dict[Any, None] = _UNLABELLED[source.unlabelled]
         self._closed = bool(source.classes)
+        self._classes: list[Any] = []
         self._type: type | None = None
-        self._classes: dict[Any, Any] = {}
+        # What a raw label stands for; 1, 1.0 and true are one key.
+        self._table: dict[Any, Any] = {}
+        self._types: set[type] = set()
         if source.classes:
             self._declare(source.classes)
+        self._know()
 
     @property
     def classes(self) -> list[Any]:
@@ -59,57 +66,38 @@ class LabelSchema:
 
         Returns None (for all) if any of them has to be judged by :meth:`admit`.
         """
-        kinds = set(map(type, raw))
-        if object in kinds and self._absent_is_null:
-            raw = [None if label is MISSING else label for label in raw]
-            kinds = set(map(type, raw))
-        unlabelled = NoneType in kinds
-        if unlabelled:
-            if not self._null_is_allowed:
-                return None
-            kinds.discard(NoneType)
+        if self.task != "binary" and not self._types.issuperset(map(type, raw)):
+            return None
         if self.task == "regression":
-            return self._known_numbers(raw, kinds, unlabelled=unlabelled)
-        if self.task == "multiclass" and not kinds <= (
-            {int, float} if self._type is int else {self._type}
-        ):
-            return None
-        if not kinds <= {int, float, bool, str}:
-            return None
-        table = _BINARY if self.task == "binary" else self._classes
+            return self._known_numbers(raw)
         try:
-            if unlabelled:
-                return [None if label is None else table[label] for label in raw]
-            return [table[label] for label in raw]
-        except KeyError:
+            return [self._table[label] for label in raw]
+        except (KeyError, TypeError):  # TypeError: an object
             return None
 
-    def _known_numbers(
-        self, raw: Sequence[Any], kinds: set[type], *, unlabelled: bool
-    ) -> list[Any] | None:
-        if not kinds <= {int, float}:
-            return None
-        numbers = [label for label in raw if label is not None] if unlabelled else raw
+    def _known_numbers(self, raw: Sequence[Any]) -> list[Any] | None:
+        labels = [None if label is None or label is MISSING else label for label in raw]
+        numbers = [label for label in labels if label is not None]
         if numbers and not (max(numbers) <= self._limit and min(numbers) >= -self._limit):
             return None
-        return list(raw)
+        return labels
 
     def admit(self, raw: Any) -> Any:
         """One label; None if the event is unlabelled. Raises :class:`BadEvent`."""
-        if raw is MISSING and not self._absent_is_null:
-            raise BadEvent(
-                "label-missing",
-                f'the record has no field "{self._name}" (source.label); '
-                + (
-                    "an unlabelled event has to say so with a null, "
-                    'or set source.unlabelled = "absent"'
-                    if self._null_is_allowed
-                    else 'source.unlabelled = "reject" asks every event for a label'
-                ),
-            )
         if raw is None or raw is MISSING:
-            if self._null_is_allowed:
+            if raw in self._unlabelled:
                 return None
+            if raw is MISSING:
+                raise BadEvent(
+                    "label-missing",
+                    f'the record has no field "{self._name}" (source.label); '
+                    + (
+                        "an unlabelled event has to say so with a null, "
+                        'or set source.unlabelled = "absent"'
+                        if self._unlabelled
+                        else 'source.unlabelled = "reject" asks every event for a label'
+                    ),
+                )
             raise BadEvent(
                 "label-null",
                 f'label "{self._name}" is null, and source.unlabelled = "reject"',
@@ -123,12 +111,23 @@ class LabelSchema:
     def dump(self) -> Tree:
         """The admitted type and classes, as a tree of plain values."""
         kind = None if self._type is None else self._type.__name__
-        return {"type": kind, "classes": list(self._classes)}
+        return {"type": kind, "classes": self.classes}
 
     def load(self, tree: Tree) -> None:
         """Replace what has been admitted by what :meth:`dump` returned."""
         self._type = None if tree["type"] is None else _TYPES[tree["type"]]
-        self._classes = {label: label for label in tree["classes"]}
+        self._classes = list(tree["classes"])
+        self._know()
+
+    def _know(self) -> None:
+        """What :meth:`known` goes by."""
+        classes = _BINARY if self.task == "binary" else {label: label for label in self._classes}
+        self._table = {**self._unlabelled, **classes}
+        self._types = set(map(type, self._unlabelled))
+        if self.task == "regression" or self._type is int:
+            self._types |= {int, float}
+        elif self._type is not None:
+            self._types.add(self._type)
 
     def _declare(self, classes: Sequence[Any]) -> None:
         if self.task != "multiclass":
@@ -144,7 +143,7 @@ class LabelSchema:
                 hint='a learner takes 1 and true for the same class, and 1 and "1" for two',
             )
         self._type = kinds.pop()
-        self._classes = {label: label for label in classes}
+        self._classes = list(dict.fromkeys(classes))
 
     def _binary(self, raw: Any) -> bool:
         label = _BINARY.get(raw) if isinstance(raw, int | float | str) else None
@@ -174,9 +173,8 @@ class LabelSchema:
         if type(raw) is float and raw.is_integer():
             raw = int(raw)
         self._check_class(raw)
-        known = self._classes.get(raw)
-        if known is not None:
-            return known
+        if raw in self._table:
+            return raw
         if self._closed:
             raise BadEvent(
                 "label-unknown-class",
@@ -190,7 +188,8 @@ class LabelSchema:
                 f"{self._max_classes} already (source.max_classes)",
             )
         self._type = type(raw)
-        self._classes[raw] = raw
+        self._classes.append(raw)
+        self._know()
         return raw
 
     def _check_class(self, raw: Any) -> None:
@@ -205,7 +204,7 @@ class LabelSchema:
                 "label-type",
                 f'label "{self._name}" is {shown(raw)}, {kind_of(raw)}, but '
                 + ("source.classes" if self._closed else "the first label of the stream")
-                + f" was {kind_of(next(iter(self._classes)))}: "
+                + f" was {kind_of(self._classes[0])}: "
                 "a learner must not see two types of class",
             )
         if type(raw) is str and len(raw) > self._max_string:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import orjson
 
 from stream_update.events import DeadLetter, Headers, Record
@@ -34,14 +34,14 @@ def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineag
 
 def json_record(
     topic: str,
-    value: Mapping[str, Any],
+    value: Mapping[Any, Any],
     key: bytes | None = None,
     partition: int | None = None,
     headers: Headers = (),
 ) -> Record:
     """A JSON object; raises ValueError for a number that JSON does not have."""
-    # orjson would write null for NaN and infinity without a word.
-    return Record(topic, msgspec.json.encode(_finite(value)), key, partition, headers)
+    encoded = orjson.dumps(_plain(value), option=orjson.OPT_SERIALIZE_NUMPY)
+    return Record(topic, encoded, key, partition, headers)
 
 
 def prediction_record(
@@ -58,34 +58,47 @@ def prediction_record(
     version: str,
     learned_up_to: Mapping[int, int],
 ) -> Record:
-    """One prediction, with the event it is for and the model that made it."""
+    """One prediction, with the event it is for and the model that made it.
+
+    A model that has diverged predicts NaN; that is no answer, and written as null.
+    """
+    if probabilities is not None:
+        shares = {_name(label): share for label, share in probabilities.items()}
+        probabilities = shares if all(map(_is_finite, shares.values())) else None
     value = {
-        "id": id.decode(errors="replace") if isinstance(id, bytes) else id,
+        "id": id,
         "topic": source_topic,
         "partition": partition,
         "offset": offset,
-        "prediction": prediction,
-        "probabilities": None
-        if probabilities is None
-        else {_name(label): share for label, share in probabilities.items()},
+        "prediction": prediction if _is_finite(prediction) else None,
+        "probabilities": probabilities,
         "model": {
             "lineage": lineage,
             "version": version,
-            "learned_up_to": {str(p): at for p, at in learned_up_to.items()},
+            "learned_up_to": {str(number): at for number, at in learned_up_to.items()},
         },
     }
     return Record(topic, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), key)
 
 
-def _name(label: Any) -> str:
-    return str(label).lower() if isinstance(label, bool) else str(label)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
+def _plain(value: Any) -> Any:
+    """The same in the types that JSON has; orjson would write null for NaN without a word."""
+    if not _is_finite(value):
         raise ValueError(f"{value} is not a number that JSON has")
     if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {_name(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):  # a text or the like, or a very large whole number
+        return True
+
+
+def _name(label: Any) -> str:
+    # numpy's truth values are no bool, but share its name.
+    return str(label).lower() if type(label).__name__ == "bool" else str(label)

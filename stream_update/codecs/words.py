@@ -17,6 +17,9 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     text = json.dumps(value, ensure_ascii=False)
+    if not text.isascii():
+        # One half of a surrogate pair could not be written to a header or a terminal.
+        text = text.encode(errors="backslashreplace").decode()
     if len(text) <= _LONGEST:
         return text
     unit = "digits" if isinstance(value, int) else "characters"

@@ -15,10 +15,9 @@ class Confusion(metrics.ConfusionMatrix):
 
     Rows and columns come in the order in which labels and predictions first came up,
     as they do in river, so sums over classes run in river's order and agree with it to
-    the last digit. Except for classes that are not numbers: river walks a set, whose
-    order for strings changes from process to process. Here the classes that are
-    strings follow in the order of their first appearance, so that a restarted process
-    reports the same digits.
+    the last digit. Except for classes that are strings: river walks a set, whose order
+    changes with them from process to process. Here they follow in the order of their
+    first appearance, so that a restarted process reports the same digits.
     """
 
     @classmethod
@@ -52,11 +51,13 @@ class Confusion(metrics.ConfusionMatrix):
         seen: dict[Any, None] = {}
         for column in (self.sum_row, self.sum_col):
             seen.update((name, None) for name, weight in column.items() if weight)
-        numbers = {name for name, weight in self.sum_row.items() if weight and _is_number(name)} | {
-            name for name, weight in self.sum_col.items() if weight and _is_number(name)
+        # The prediction None has no part in any sum, but in the size of river's set.
+        ordered = {name for name, weight in self.sum_row.items() if weight and _has_order(name)} | {
+            name for name, weight in self.sum_col.items() if weight and _has_order(name)
         }
-        return [*numbers, *(name for name in seen if name not in numbers)]
+        return [*ordered, *(name for name in seen if name not in ordered)]
 
 
-def _is_number(name: Any) -> bool:
-    return isinstance(name, int | float)
+def _has_order(name: Any) -> bool:
+    """Whether a set puts it in the same place in every process."""
+    return name is None or isinstance(name, int | float)

@@ -10,8 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_type
 
-from stream_update.config import Config, load
-from stream_update.errors import ConfigError, NoModelYet, StreamUpdateError
+import stream_update
+from stream_update import (
+    Config,
+    ConfigError,
+    ModelSubscriber,
+    NoModelYet,
+    StreamUpdateError,
+    Trainer,
+    load,
+)
 from stream_update.events import Alarm, Features, Outcomes, Predictions, Tree
 from stream_update.protocols import Learner, Log, Monitor
 
@@ -89,6 +97,26 @@ def settings() -> Config:
     return config
 
 
+def predict(features: Features) -> str:
+    with ModelSubscriber("app", log="sqlite:///app.db") as model:
+        assert_type(model, ModelSubscriber)
+        model.wait(timeout_s=5.0)
+        assert_type(model.predict_one(features, key="ann"), Any)
+        assert_type(model.predict_many([features, features]), list[Any])
+        assert_type(model.learned_up_to, dict[int, int])
+        assert_type(model.age, float)
+        model.version = "app@1"  # type: ignore[misc]
+        model.predict_one([1.0, 2.0])  # type: ignore[arg-type]
+        return model.version
+
+
+def train(log: Log) -> int:
+    trainer = Trainer(settings(), log, max_events=1000, stop_when="accuracy < 0.7 over 500")
+    Trainer("app.toml", log)  # type: ignore[arg-type]
+    Trainer(settings(), log, True)  # type: ignore[call-arg]
+    return len(trainer.run())
+
+
 def names(log: Log) -> list[str]:
     with log, log.reader() as reader:
         for batch in reader.poll(timeout_s=1.0):
@@ -102,3 +130,7 @@ def explain(error: StreamUpdateError) -> int:
         print(error, error.hint)
     assert_type(error.exit_code, int)
     return error.exit_code
+
+
+def misspelt() -> object:
+    return stream_update.ModelSubscribre  # type: ignore[attr-defined]

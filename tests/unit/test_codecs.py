@@ -167,7 +167,7 @@ def test_takes_what_json_takes(features: dict[str, Any], label: int | None) -> N
         assert list(map(repr, block.features[0].values())) == list(map(repr, expected.values()))
 
 
-@given(st.lists(st.binary(max_size=40), max_size=8))
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=8))
 @example([b'{"a":1,"label":1}', b"{", b"\xff", b'{"a":1,"label":null}', b"null", b"{}"])
 def test_every_record_is_accounted_for(raw: list[bytes]) -> None:
     for features in ("*", None, ["a*"]):
@@ -187,7 +187,7 @@ def test_output_records() -> None:
         json_record("m", {"a": [float("nan")]})
     made = prediction_record(
         "p",
-        id=b"x",
+        id="x",
         key=None,
         source_topic="t",
         partition=0,

@@ -1,0 +1,129 @@
+"""What a batch has become: columns of usable events, and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from stream_update.codecs.layout import Place, Rows
+from stream_update.codecs.times import event_time
+from stream_update.events import Batch, DeadLetter, Features
+
+__all__ = ["Columns"]
+
+INT64 = 2**63 - 1
+
+
+class Columns:
+    """Grows by consecutive records; ``places`` says which of a batch's records are in.
+
+    ``kept`` names the fields, besides features and labels, that somebody will ask for.
+    """
+
+    def __init__(self, batch: Batch, kept: Iterable[Place]) -> None:
+        self.batch = batch
+        self.places: list[int] = []
+        self.features: list[Features] = []
+        self.labels: list[Any] = []
+        self.unlabelled = 0
+        self.dead_letters: list[DeadLetter] = []
+        self._fields: dict[str, list[Any]] = {
+            place.field: [] for place in kept if place.field is not None
+        }
+
+    def add(self, places: Sequence[int], rows: Rows, labels: Sequence[Any] | None) -> None:
+        """Take records in; those with the label None are only counted."""
+        features, columns = rows.features, rows.fields
+        if labels is not None:
+            if None in labels:
+                chosen = [index for index, label in enumerate(labels) if label is not None]
+                self.unlabelled += len(labels) - len(chosen)
+                places = [places[index] for index in chosen]
+                features = [features[index] for index in chosen]
+                labels = [labels[index] for index in chosen]
+                columns = {
+                    name: [column[index] for index in chosen] for name, column in columns.items()
+                }
+            self.labels += labels
+        self.places += places
+        self.features += features
+        for name, kept in self._fields.items():
+            kept.extend(columns[name])
+
+    def reject(self, place: int, reason: str, detail: str) -> None:
+        self.dead_letters.append(self._letter(place, reason, detail))
+
+    def letter_of(self, index: int, reason: str, detail: str) -> DeadLetter:
+        """The dead letter of a usable event."""
+        return self._letter(self.places[index], reason, detail)
+
+    def offsets(self) -> Sequence[int]:
+        offsets = self.batch.offsets
+        if len(self.places) == len(offsets):
+            return offsets
+        return [offsets[place] for place in self.places]
+
+    def time_of(self, where: Place) -> Callable[[int], int | None]:
+        """Looks an event's time up when it is asked for: most never are."""
+        if where.field is not None:
+            column = self._fields[where.field]
+            return lambda index: event_time(column[index])
+        if where.header is not None:
+            header = where.header
+            return lambda index: event_time(self._header(self.places[index], header))
+        return lambda index: self._timestamp(self.places[index])
+
+    def ids(self, where: Place) -> list[Any]:
+        """Ids that can be written as JSON; None where an event has none."""
+        if where.field is not None:
+            return [_identity(raw) for raw in self._fields[where.field]]
+        if where.header is None:
+            return [None] * len(self.places)
+        found = [self._header(place, where.header) for place in self.places]
+        return [None if raw is None else raw.decode(errors="replace") for raw in found]
+
+    def keys(self, where: Place) -> list[bytes | None]:
+        """Keys as bytes; a field's number or text as a producer would write it."""
+        if where.field is not None:
+            return [_key(raw) for raw in self._fields[where.field]]
+        if where.header is not None:
+            return [self._header(place, where.header) for place in self.places]
+        return [self._key(place) for place in self.places]
+
+    def _letter(self, place: int, reason: str, detail: str) -> DeadLetter:
+        batch = self.batch
+        return DeadLetter(
+            batch.partition,
+            batch.offsets[place],
+            reason,
+            detail,
+            self._key(place),
+            batch.values[place],
+            self._timestamp(place),
+        )
+
+    def _key(self, place: int) -> bytes | None:
+        keys = self.batch.keys
+        return keys[place] if keys else None
+
+    def _timestamp(self, place: int) -> int | None:
+        timestamps = self.batch.timestamps
+        # Kafka says -1 where there is none.
+        return timestamps[place] if timestamps and timestamps[place] >= 0 else None
+
+    def _header(self, place: int, name: str) -> bytes | None:
+        """The last header of that name, as Kafka's own clients take it."""
+        headers = self.batch.headers
+        return dict(headers[place]).get(name) if headers else None
+
+
+def _identity(raw: Any) -> Any:
+    if isinstance(raw, int) and not -INT64 <= raw <= INT64:
+        return str(raw)
+    return raw if isinstance(raw, int | float | str) else None
+
+
+def _key(raw: Any) -> bytes | None:
+    if isinstance(raw, bool):
+        return b"true" if raw else b"false"
+    return str(raw).encode() if isinstance(raw, int | float | str) else None
