@@ -304,7 +304,10 @@ class Trainer:
         )
         self._started = time.monotonic()
         self._reader = log.reader()
-        self._publisher = log.publisher(config.trainer_group)
+        self._publisher = log.publisher(
+            config.trainer_group,
+            [topic for kind, topic in plan.topics.items() if single or kind != "journal"],
+        )
         self._member = log.member(config.trainer_group, info.name, single=single)
         self.worker = Worker(
             plan,
@@ -411,7 +414,9 @@ class ScorerProcess:
             config.app, log=log, lineage=config.lineage_name, allow=allow, on_model=on_model
         )
         self._reader = log.reader()
-        self._publisher = log.publisher(config.scorer_group)
+        self._publisher = log.publisher(
+            config.scorer_group, [config.topic("predictions"), config.topic("dead-letters")]
+        )
         self._member = log.member(config.scorer_group, info.name)
         self.scorer = Scorer(
             self.subscriber,

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 __all__ = ["Cadence"]
 
+AGAIN_S = 0.2
+"""Between two tries. What refuses a checkpoint, mostly a rebalance, lasts longer."""
+
 
 class Cadence:
     """Counts events and seconds since the last checkpoint.
@@ -34,15 +37,18 @@ class Cadence:
         self._since = now
         self._checkpoints = 0
         self._next_snapshot = now
+        self._again_at: float | None = None
 
     def room(self) -> int:
         """How many events may still be read before the count makes it due."""
-        return max(1, self._events - self._count)
+        return max(1, self._events - self._count) if self._again_at is None else self._events
 
     def advance(self, events: int) -> None:
         self._count += events
 
     def due(self, now: float) -> bool:
+        if self._again_at is not None:
+            return now >= self._again_at
         if self._count >= self._events:
             return True
         return self._count > 0 and now - self._since >= self._seconds
@@ -51,15 +57,16 @@ class Cadence:
         """Whether the checkpoint that is made now carries snapshots."""
         return (self._checkpoints + 1) % self._every == 0 and now >= self._next_snapshot
 
-    def done(self, now: float, snapshot_cost: float | None = None) -> None:
-        """A checkpoint was committed; ``snapshot_cost`` in seconds if it carried snapshots."""
+    def begun(self, now: float, snapshot_cost: float | None = None) -> None:
+        """A checkpoint is on its way; ``snapshot_cost`` in seconds if it carries snapshots."""
         self._count = 0
         self._since = now
+        self._again_at = None
         self._checkpoints += 1
         if snapshot_cost is not None:
             self._next_snapshot = now + snapshot_cost / self._max_overhead
 
-    def postpone(self, now: float) -> None:
-        """A checkpoint was refused: try again after the rebalance, not at once."""
-        self._since = now
-        self._count = max(0, self._count - 1)
+    def refused(self, now: float, *, begun: bool) -> None:
+        """It did not get through, or could not even be ``begun``: try again, not at once."""
+        self._checkpoints -= begun
+        self._again_at = now + AGAIN_S

@@ -25,7 +25,7 @@ from stream_update.events import (
     Tree,
 )
 
-__all__ = ["Appender", "Learner", "Log", "Member", "Monitor", "Publisher", "Reader"]
+__all__ = ["Appender", "Learner", "Log", "Member", "Monitor", "Publication", "Publisher", "Reader"]
 
 
 class Closing(Protocol):
@@ -72,8 +72,10 @@ class Log(Closing, Protocol):
         """
         ...
 
-    def publisher(self, group_id: str) -> Publisher:
-        """A writer of atomic checkpoints."""
+    def publisher(self, group_id: str, topics: Iterable[str] = ()) -> Publisher:
+        """A writer of atomic checkpoints; ``topics`` are those it will write to, so that it
+        can make itself ready while the caller does something else.
+        """
         ...
 
     def appender(self) -> Appender:
@@ -148,25 +150,51 @@ class Member(Closing, Protocol):
         ...
 
 
-class Publisher(Closing, Protocol):
-    """Makes records and a group's positions visible together, or not at all."""
+class Publication(Protocol):
+    """A checkpoint on its way into the log."""
 
-    def publish(
-        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> list[int]:
-        """One atomic checkpoint; ``offsets`` are of the member's topic, by partition.
+    def done(self) -> bool:
+        """Whether :meth:`result` would return, or raise, at once."""
+        ...
 
-        Returns the offset given to each record. Raises
-        :class:`~stream_update.errors.Refused` if it is certainly not in the log
-        (the member is not, or no longer, the owner) and
-        :class:`~stream_update.errors.Doubt` if nobody can tell. ``offsets`` must not
-        be empty: they are what fences a former owner.
+    def result(self) -> list[int]:
+        """The offset given to each record; waits for it.
+
+        Raises :class:`~stream_update.errors.Refused` if the checkpoint is certainly not
+        in the log (the member is not, or no longer, the owner),
+        :class:`~stream_update.errors.Transient` if nothing was begun because the log does
+        not answer, and :class:`~stream_update.errors.Doubt` if nobody can tell.
         """
         ...
 
 
+class Publisher(Closing, Protocol):
+    """Makes records and a group's positions visible together, or not at all."""
+
+    def begin(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> Publication:
+        """One atomic checkpoint; ``offsets`` are of the member's topic, by partition.
+
+        They must not be empty: they are what fences a former owner. One checkpoint at a
+        time: the one before has to be done. Raises what its result would raise, as far
+        as that is known at once.
+        """
+        ...
+
+    def publish(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> list[int]:
+        """:meth:`begin`, and wait for the result."""
+        ...
+
+
 class Appender(Closing, Protocol):
-    """Appends records in order; in flight at most a bounded number."""
+    """Appends records in order; in flight at most a bounded number.
+
+    Leaving its ``with`` block flushes, unless an exception leads out of it;
+    :meth:`close` alone gives up what has not been flushed.
+    """
 
     def append(self, records: Iterable[Record]) -> int:
         """Hand over records; returns how many. May wait for room."""

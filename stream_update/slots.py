@@ -81,6 +81,8 @@ class Part(NamedTuple):
     offsets: dict[int, Committed]
     snapshot: Snapshot | None
     journal_index: int | None
+    pending: list[Record]
+    runs: list[Run]
 
 
 class Slot:
@@ -347,7 +349,11 @@ class Slot:
     # -- checkpoints
 
     def part(self, *, snapshot: bool, metrics: Mapping[str, Any]) -> Part | None:
-        """What the slot has to say in a checkpoint now, or None."""
+        """What the slot has to say in a checkpoint now, or None.
+
+        One part at a time: it ends with :meth:`confirm` or :meth:`refuse`, and the slot
+        may be fed in between.
+        """
         lane = self.lane
         if any(lane.next[p] < self.committed[p] for p in self.partitions):
             return None  # still learning in silence: C must not go back
@@ -382,7 +388,9 @@ class Slot:
         for p in self.partitions:
             note = {"seq": seq, "S": at[p], "sha": (sealed.sha256 if sealed else self._parent)[:8]}
             offsets[p] = Committed(lane.next[p], msgspec.json.encode(note).decode())
-        return Part(self, made, offsets, sealed, journal_index)
+        part = Part(self, made, offsets, sealed, journal_index, self._pending, lane.runs)
+        self._pending, lane.runs = [], []
+        return part
 
     def facts(self) -> dict[str, Any]:
         """Where the lane is, for the metrics topic and for people."""
@@ -424,13 +432,11 @@ class Slot:
 
     def confirm(self, part: Part, given: list[int]) -> None:
         """The checkpoint with this part is in the log; ``given`` are its records' offsets."""
-        self._pending.clear()
         self._must_commit = False
         self.committed = {p: at.offset for p, at in part.offsets.items()}
         if part.journal_index is not None:
             self._journal_number += 1
             self._journal_offset = given[part.journal_index] + 1
-        self.lane.runs.clear()
         if part.snapshot is not None:
             self.seq = part.snapshot.manifest.seq
             self._parent = part.snapshot.sha256
@@ -443,6 +449,11 @@ class Slot:
                 if key[1] >= self._snapshot_next[key[0]]
             }
             self.lane.poisoned = dict(self._poisoned)
+
+    def refuse(self, part: Part) -> None:
+        """The checkpoint with this part is certainly not in the log."""
+        self._pending = part.pending + self._pending
+        self.lane.runs = part.runs + self.lane.runs
 
     def _close_readers(self) -> None:
         for part in (self._journal, self._runs):

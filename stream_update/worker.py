@@ -15,9 +15,9 @@ from stream_update.cadence import Cadence
 from stream_update.errors import Refused, Transient
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
-from stream_update.protocols import Member, Publisher, Reader
+from stream_update.protocols import Member, Publication, Publisher, Reader
 from stream_update.restore import read_range
-from stream_update.slots import Plan, Slot
+from stream_update.slots import Part, Plan, Slot
 
 __all__ = ["Worker"]
 
@@ -76,6 +76,7 @@ class Worker:
         self._on_checkpoint = on_checkpoint
         self._clock = clock
         self._stopping = False
+        self._flying: tuple[list[Part], Publication] | None = None
         self._standby: Slot | None = None
         self._owned: set[int] = set()
         self._void: set[int] = set()
@@ -106,6 +107,8 @@ class Worker:
     def _turn(self) -> None:
         poll = self._member.poll(IDLE_S, self._max_poll_records)
         self._void.clear()
+        if poll.lost or poll.gained or (self._flying is not None and self._flying[1].done()):
+            self._settle()
         if poll.lost:
             self._drop(poll.lost)
         if poll.gained:
@@ -113,7 +116,7 @@ class Worker:
         for batch in poll.batches:
             self._feed(batch)
         if self._cadence.due(self._clock()):
-            self.checkpoint()
+            self._next_checkpoint()
         elif self._single and not self.slots:
             self._stand_by()
 
@@ -231,6 +234,7 @@ class Worker:
             try:
                 slot.feed(piece)
             except PoisonEvent as event:
+                self._settle()
                 slot.poisoned_by(event)
                 self._void.add(number)
                 self._restore(slot, self._member.committed(slot.partitions))
@@ -239,7 +243,7 @@ class Worker:
             self.events += size
             self._cadence.advance(size)
             if len(batch) and self._cadence.due(self._clock()):
-                self.checkpoint()
+                self._next_checkpoint()
 
     def _enough(self) -> bool:
         if self._max_events is not None and self.events >= self._max_events:
@@ -291,47 +295,71 @@ class Worker:
 
         Returns False if a rebalance is under way; everything is kept for the next try.
         """
+        return self._settle() and self._begin(final=final) and self._settle()
+
+    def _begin(self, *, final: bool = False) -> bool:
+        """Send a checkpoint on its way; learning goes on meanwhile."""
         now = self._clock()
         if not self._member.stable():
-            self._cadence.postpone(now)
+            self._cadence.refused(now, begun=False)
             return False
         snapshot = final or self._cadence.snapshot_due(now)
         prepared = [
             slot.part(snapshot=snapshot, metrics=self._report(slot)) for slot in self.slots.values()
         ]
         parts = [part for part in prepared if part is not None]
+        self._cadence.begun(now, self._clock() - now if snapshot and parts else None)
         if not parts:
-            self._cadence.done(now)
             return True
         records: list[Record] = []
         offsets: dict[int, Committed] = {}
         for part in parts:
             records += part.records
             offsets |= part.offsets
-        sealed = self._clock()
         try:
-            given = self._publisher.publish(records, offsets, self._member)
-        except Refused as error:
-            logger.info("checkpoint refused, to be tried again after the rebalance: %s", error)
-            self._cadence.postpone(now)
+            publication = self._publisher.begin(records, offsets, self._member)
+        except (Refused, Transient) as error:
+            self._refused(parts, error)
             return False
-        except Transient as error:
-            # Nothing was begun. The log may come back; what was learned waits that long.
-            self._failing_since = self._failing_since or now
-            if now - self._failing_since > PATIENCE_S:
-                raise
-            logger.warning("checkpoint not possible now, to be tried again: %s", error)
-            self._cadence.postpone(now)
+        self._flying = (parts, publication)
+        return True
+
+    def _next_checkpoint(self) -> None:
+        if self._settle():
+            self._begin()
+
+    def _settle(self) -> bool:
+        """Wait for the checkpoint that is on its way; False if it did not get through."""
+        if self._flying is None:
+            return True
+        (parts, publication), self._flying = self._flying, None
+        try:
+            given = publication.result()
+        except (Refused, Transient) as error:
+            self._refused(parts, error)
             return False
         self._failing_since = None
         start = 0
         for part in parts:
             part.slot.confirm(part, given[start : start + len(part.records)])
             start += len(part.records)
-        self._cadence.done(self._clock(), sealed - now if snapshot else None)
         if self._on_checkpoint is not None:
             self._on_checkpoint(self)
         return True
+
+    def _refused(self, parts: Sequence[Part], error: Refused | Transient) -> None:
+        now = self._clock()
+        for part in parts:
+            part.slot.refuse(part)
+        self._cadence.refused(now, begun=True)
+        if isinstance(error, Refused):
+            logger.info("checkpoint refused, to be tried again after the rebalance: %s", error)
+            return
+        # Nothing was begun. The log may come back; what was learned waits that long.
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > PATIENCE_S:
+            raise error
+        logger.warning("checkpoint not possible now, to be tried again: %s", error)
 
     def _drain(self) -> None:
         """The last checkpoint; waits for a rebalance to end rather than lose it."""

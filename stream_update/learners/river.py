@@ -10,6 +10,7 @@ from river import active, base, compose, proba, reco
 from stream_update import objects
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.pipelines import Calls, calls
 from stream_update.objects.paths import walk
 
 __all__ = ["RiverLearner"]
@@ -53,8 +54,11 @@ class RiverLearner:
         self._make = make
         self._task = task
         self._allow = tuple(allow)
-        self._model = make()
-        self._says: Says = _check(self._model, task)
+        self._model: Any
+        self._calls: Calls
+        model = make()
+        self._says: Says = _check(model, task)
+        self._use(model)
         # river does not write into the features it is given; a user's own code may.
         self._copies = bool(self._allow)
 
@@ -70,6 +74,10 @@ class RiverLearner:
         """The river object itself."""
         return self._model
 
+    def _use(self, model: Any) -> None:
+        self._model = model
+        self._calls = calls(model)
+
     def describe(self) -> str:
         """The model in a line, for people."""
         return f"{self._model} ({self._task})"
@@ -78,7 +86,7 @@ class RiverLearner:
         return self._run(features, [None] * len(features), _learn_nothing)
 
     def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
-        learn = self._model.learn_one
+        learn = self._calls.learn_one
         index = 0
         try:
             for index, x in enumerate(self._own(features)):
@@ -91,7 +99,7 @@ class RiverLearner:
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
     ) -> Predictions:
-        return self._run(features, labels, self._model.learn_one)
+        return self._run(features, labels, self._calls.learn_one)
 
     def _run(
         self,
@@ -100,8 +108,7 @@ class RiverLearner:
         learn: Callable[[Features, Any], object],
     ) -> Predictions:
         features = self._own(features)
-        label_of = self._model.predict_one
-        ask = getattr(self._model, "predict_proba_one", None)
+        label_of, ask, _ = self._calls
         values: list[Any] = []
         probabilities: list[Mapping[Any, float]] = []
         start = 0
@@ -155,7 +162,7 @@ class RiverLearner:
     def react(self, signal: str) -> None:
         """Start over with a fresh model at a ``"reset"`` or ``"swap"``."""
         if signal in {"reset", "swap"}:
-            self._model = self._make()
+            self._use(self._make())
 
     def dump(self) -> Tree:
         return objects.freeze(self._model, allow=self._allow)
@@ -172,7 +179,7 @@ class RiverLearner:
                 f"the snapshot holds {_names(found)}, not {_names(expected)}",
                 hint="it was made with another configuration of the learner",
             )
-        self._model = model
+        self._use(model)
 
     def fingerprint(self) -> str:
         """A digest of a fresh model: its classes, its options and its initial state.

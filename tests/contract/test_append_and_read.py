@@ -249,3 +249,10 @@ def test_several_objects_read_and_write_side_by_side(stage: Stage) -> None:
 
             until(at_end)
             assert read == [b"1", b"2", b"3"][start:]
+
+
+def test_a_with_block_ends_with_everything_in_the_log(stage: Stage) -> None:
+    stage.create()
+    with stage.log.appender() as appender:
+        appender.append(Record(stage.source, b"%d" % i) for i in range(3))
+    assert stage.values(stage.source) == [b"0", b"1", b"2"]

@@ -48,6 +48,22 @@ def test_a_checkpoint_may_have_no_records_but_never_no_positions(stage: Stage) -
     assert stage.values(stage.output) == []
 
 
+def test_a_checkpoint_may_be_on_its_way_while_the_member_reads_on(stage: Stage) -> None:
+    stage.create()
+    seat = stage.seat()
+    settle([seat], 1)
+    for number in range(1, 4):
+        stage.append([Record(stage.source, b"%d" % number)])
+        records = [Record(stage.output, b"%d" % number)]
+        publication = seat.publisher.begin(records, {0: Committed(number)}, seat.member)
+        until(lambda number=number: seat.has_read(number), "the next event")  # type: ignore[misc]
+        (offset,) = publication.result()
+        assert publication.done()
+        assert publication.result() == [offset]
+        assert seat.member.committed([0]) == {0: Committed(number)}
+    assert stage.wait_for(3, stage.output) == [b"1", b"2", b"3"]
+
+
 def test_a_large_checkpoint_is_one_checkpoint(stage: Stage) -> None:
     stage.create()
     seat = stage.seat()

@@ -160,16 +160,32 @@ def test_a_checkpoint_is_due_by_count_exactly_or_by_time() -> None:
     assert (cadence.room(), cadence.due(104.9), cadence.due(105.0)) == (1, False, True)
     cadence.advance(1)
     assert cadence.due(100.0)
-    cadence.done(106.0)
+    cadence.begun(106.0)
     assert (cadence.room(), cadence.due(120.0)) == (10, False)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_refused_checkpoint_is_due_again_soon_and_not_at_once(begun: bool) -> None:
+    cadence = Cadence(10, 5.0, every=2, now=0.0)
+    cadence.begun(0.0)
+    cadence.advance(10)
+    assert cadence.snapshot_due(1.0)
+    if begun:
+        cadence.begun(1.0)
+    cadence.refused(1.0, begun=begun)
+    assert (cadence.due(1.0), cadence.due(1.3)) == (False, True)
+    assert cadence.room() == 10, "events need not wait for it one by one"
+    assert cadence.snapshot_due(1.3), "it carries what the refused one carried"
+    cadence.begun(1.3)
+    assert not cadence.due(1.6)
 
 
 def test_snapshots_take_a_bounded_share_of_the_time() -> None:
     cadence = Cadence(10, 5.0, every=2, max_overhead=0.1, now=0.0)
     assert not cadence.snapshot_due(0.0)
-    cadence.done(1.0)
+    cadence.begun(1.0)
     assert cadence.snapshot_due(1.0)
-    cadence.done(2.0, snapshot_cost=0.5)
-    cadence.done(3.0)
+    cadence.begun(2.0, snapshot_cost=0.5)
+    cadence.begun(3.0)
     assert not cadence.snapshot_due(6.9)
     assert cadence.snapshot_due(7.1)

@@ -13,10 +13,10 @@ def test_it_returns_what_the_job_returns_and_raises_what_it_raises() -> None:
     def fail(call: Call[int]) -> int:
         raise KeyError("x")
 
-    assert watchdog.run(lambda _: 3) == 3
+    assert watchdog.start(lambda _: 3).result() == 3
     with pytest.raises(KeyError):
-        watchdog.run(fail)
-    assert watchdog.run(lambda _: 4) == 4
+        watchdog.start(fail).result()
+    assert watchdog.start(lambda _: 4).result() == 4
     watchdog.close()
 
 
@@ -29,9 +29,9 @@ def test_a_step_that_does_not_end_is_named() -> None:
         release.wait()
 
     with pytest.raises(Overdue, match=r"slow did not end within 0\.05 s"):
-        watchdog.run(hang)
+        watchdog.start(hang).result()
     release.set()
-    assert watchdog.run(lambda _: 5) == 5
+    assert watchdog.start(lambda _: 5).result() == 5
     watchdog.close()
 
 
@@ -45,13 +45,13 @@ def test_each_step_has_its_own_limit() -> None:
             pause.wait(0.01)
         return 8
 
-    assert watchdog.run(many) == 8
+    assert watchdog.start(many).result() == 8
     watchdog.close()
 
 
 def test_its_thread_ends_and_does_not_keep_the_process() -> None:
     watchdog = Watchdog("test")
-    thread = watchdog.run(lambda _: threading.current_thread())
+    thread = watchdog.start(lambda _: threading.current_thread()).result()
     assert thread.daemon
     watchdog.close()
     thread.join(10)

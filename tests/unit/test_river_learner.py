@@ -19,6 +19,8 @@ from river import (
     compose,
     dummy,
     ensemble,
+    feature_extraction,
+    feature_selection,
     forest,
     imblearn,
     linear_model,
@@ -30,6 +32,7 @@ from river import (
     neighbors,
     preprocessing,
     reco,
+    stats,
     tree,
 )
 
@@ -65,6 +68,10 @@ def logistic() -> Any:
 
 def without_probabilities() -> Any:
     return ensemble.VotingClassifier([logistic(), naive_bayes.GaussianNB()])
+
+
+def without_day(x: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in x.items() if name != "day"}
 
 
 class Delegate(base.Classifier):
@@ -112,6 +119,36 @@ MODELS: list[tuple[str, str, Callable[[], Any]]] = [
         "regression",
         lambda: preprocessing.TargetStandardScaler(linear_model.LinearRegression()),
     ),
+    (
+        "supervised transformers",
+        "regression",
+        lambda: compose.Pipeline(
+            feature_selection.SelectKBest(stats.PearsonCorr(), k=3),
+            preprocessing.MinMaxScaler(),
+            preprocessing.StandardScaler(),
+            linear_model.LinearRegression(),
+        ),
+    ),
+    (
+        "union and selection",
+        "binary",
+        lambda: (
+            (
+                (compose.SelectType(float) | preprocessing.StandardScaler())
+                + feature_extraction.PolynomialExtender()
+            )
+            | logistic()
+        ),
+    ),
+    (
+        "function",
+        "multiclass",
+        lambda: (
+            compose.FuncTransformer(without_day)
+            | preprocessing.MinMaxScaler()
+            | multiclass.OneVsRestClassifier(logistic())
+        ),
+    ),
     ("pipeline in a pipeline", "binary", lambda: compose.Pipeline(("a", logistic()))),
 ]
 
@@ -139,7 +176,7 @@ def bare(make: Callable[[], Any], task: str, size: int) -> tuple[list[Any], list
 def test_predictions_are_those_of_the_model(task: str, make: Callable[[], Any], block: int) -> None:
     size = 40 if block == 1 else 300
     values, probabilities, model = bare(make, task, size)
-    learner = RiverLearner(make, task, allow=(Delegate,))
+    learner = RiverLearner(make, task, allow=(Delegate, without_day))
     features, truth = elec()[0][:size], labels(task)[:size]
     said: list[Any] = []
     likely: list[Any] = []
@@ -157,7 +194,7 @@ def test_predictions_are_those_of_the_model(task: str, make: Callable[[], Any], 
     assert repr(said) == repr(values)
     assert repr(likely) == repr(probabilities or [])
     assert objects.digest(learner.dump()) == objects.digest(
-        objects.freeze(model, allow=(Delegate,))
+        objects.freeze(model, allow=(Delegate, without_day))
     )
 
 

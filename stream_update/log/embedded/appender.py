@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import TracebackType
 
 from stream_update.events import Record
 from stream_update.log.embedded.store import Closing, Store
@@ -27,6 +28,18 @@ class EmbeddedAppender(Closing):
         self._writing = Writing(store)
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give up what is not in the log yet; :meth:`flush` first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from stream_update.errors import ConfigError
 from stream_update.events import TopicInfo, TopicSpec
@@ -94,7 +94,11 @@ class EmbeddedLog(Closing):
             store.close()
             raise
 
-    def publisher(self, group_id: str) -> EmbeddedPublisher:
+    def publisher(
+        self,
+        group_id: str,
+        topics: Iterable[str] = (),  # noqa: ARG002 - nothing has to be looked up
+    ) -> EmbeddedPublisher:
         return EmbeddedPublisher(self._store(), group_id)
 
     def appender(self) -> EmbeddedAppender:

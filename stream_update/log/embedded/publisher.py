@@ -17,6 +17,19 @@ WAIT_S = 5.0
 """How long a checkpoint waits for those who write, before it is refused."""
 
 
+class Written:
+    """A checkpoint that is in the log: there is nothing to wait for but the disk."""
+
+    def __init__(self, given: list[int]) -> None:
+        self._given = given
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> list[int]:
+        return self._given
+
+
 class EmbeddedPublisher(Closing):
     """See :class:`stream_update.protocols.Publisher`.
 
@@ -33,9 +46,9 @@ class EmbeddedPublisher(Closing):
     def close(self) -> None:
         self._store.close()
 
-    def publish(
+    def begin(
         self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> list[int]:
+    ) -> Written:
         if self._doubt is not None:
             raise self._doubt
         if not isinstance(member, EmbeddedMember) or member.group_id != self._group_id:
@@ -51,4 +64,9 @@ class EmbeddedPublisher(Closing):
             raise
         except Transient as error:
             raise Refused(str(error), hint=error.hint) from error
-        return given
+        return Written(given)
+
+    def publish(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> list[int]:
+        return self.begin(records, offsets, member).result()

@@ -48,7 +48,11 @@ class KafkaAppender:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give up what is not in the log yet; :meth:`flush` first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -121,8 +121,8 @@ class KafkaLog:
         )
         return KafkaMember(consumer, group_id, found, assignors)
 
-    def publisher(self, group_id: str) -> KafkaPublisher:
-        return KafkaPublisher(group_id, self._connect, self._spread())
+    def publisher(self, group_id: str, topics: Iterable[str] = ()) -> KafkaPublisher:
+        return KafkaPublisher(group_id, self._connect, self._spread(), topics)
 
     def appender(self) -> KafkaAppender:
         return KafkaAppender(self._connect, self._spread())

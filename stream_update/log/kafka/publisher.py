@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,7 +24,11 @@ from stream_update.protocols import Member
 
 __all__ = ["KafkaPublisher"]
 
+logger = logging.getLogger(__name__)
+
 ABORT_S = 5.0
+AHEAD_S = 30.0
+"""Making a producer: some requests, each with the client's own limit."""
 
 
 class KafkaPublisher:
@@ -35,7 +41,9 @@ class KafkaPublisher:
     success: after a refusal the client would send the refused offsets once more.
     """
 
-    def __init__(self, group_id: str, connect: Connect, spread: Spread) -> None:
+    def __init__(
+        self, group_id: str, connect: Connect, spread: Spread, topics: Iterable[str] = ()
+    ) -> None:
         self._group_id = group_id
         self._connect = connect
         self._spread = spread
@@ -43,6 +51,8 @@ class KafkaPublisher:
         self._watchdog = Watchdog(f"checkpoints of {group_id}")
         self._producer: Any = None
         self._doubt: Doubt | None = None
+        self._working: Any = None
+        self._last: Call[Any] = self._watchdog.start(lambda call: self._make_ready(call, [*topics]))
 
     def __enter__(self) -> Self:
         return self
@@ -56,42 +66,36 @@ class KafkaPublisher:
         self.close()
 
     def close(self) -> None:
+        with contextlib.suppress(Exception):  # whoever began it has been told, or is gone
+            self._last.result()
         producer, self._producer = self._producer, None
         if producer is not None:
             close_producer(producer)
         self._watchdog.close()
 
-    def publish(
+    def begin(
         self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> list[int]:
+    ) -> KafkaPublication:
         if self._doubt is not None:
             raise self._doubt
         if not isinstance(member, KafkaMember) or member.group_id != self._group_id:
             raise TypeError(f"a publisher of group {self._group_id} needs a member of that group")
         self._check(offsets, member)
         identity = member.identity
-        sends = [(record, self._spread.partition(record)) for record in records]
         positions = {
             VendorPartition(member.topic, partition): OffsetAndMetadata(at.offset, at.metadata, -1)
             for partition, at in offsets.items()
         }
-        # Put back only after a success; see above.
-        producer, self._producer = self._producer or self._new_producer(), None
-        try:
-            given = self._watchdog.run(
-                lambda call: self._transact(call, producer, sends, positions, identity)
-            )
-        except (Overdue, _Uncertain) as error:
-            raise self._in_doubt(producer, str(error)) from error
-        except _Displaced as error:
-            member.displaced(Fatal(str(error), hint=error.hint))
-            close_producer(producer)
-            raise
-        except BaseException:
-            close_producer(producer)
-            raise
-        self._producer = producer
-        return given
+        sends = [(record, self._spread.partition(record)) for record in records]
+        self._last = self._watchdog.start(
+            lambda call: self._transact(call, sends, positions, identity), AHEAD_S
+        )
+        return KafkaPublication(self._last, self._in_doubt, member)
+
+    def publish(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> list[int]:
+        return self.begin(records, offsets, member).result()
 
     def _check(self, offsets: Mapping[int, Committed], member: KafkaMember) -> None:
         """What the broker would let pass."""
@@ -104,6 +108,23 @@ class KafkaPublisher:
                 f"partitions {sorted(offsets)} of {member.topic} are not all assigned to this "
                 f"member of group {self._group_id}"
             )
+
+    def _make_ready(self, call: Call[None], topics: Sequence[str]) -> None:
+        """Do ahead what would delay the first checkpoint by a quarter of a second."""
+        call.step("starting the transactions", AHEAD_S)
+        try:
+            producer = self._new_producer()
+            try:
+                for topic in topics:
+                    producer.partitions_for(topic)
+            except BaseException:
+                close_producer(producer)
+                raise
+        except (StreamUpdateError, vendor.KafkaError) as error:
+            # The first checkpoint finds the same, and says it to those who wait for it.
+            logger.debug("cannot prepare the checkpoints of %s: %s", self._group_id, error)
+        else:
+            self._producer = producer
 
     def _new_producer(self) -> Any:
         producer = self._connect.producer(
@@ -120,6 +141,25 @@ class KafkaPublisher:
         return producer
 
     def _transact(
+        self,
+        call: Call[list[int]],
+        sends: Sequence[tuple[Record, int | None]],
+        positions: Mapping[Any, Any],
+        identity: Any,
+    ) -> list[int]:
+        call.step("starting the transactions", AHEAD_S)
+        # Put back only after a success; see above.
+        producer, self._producer = self._producer or self._new_producer(), None
+        self._working = producer
+        try:
+            given = self._one_transaction(call, producer, sends, positions, identity)
+        except BaseException:
+            close_producer(producer)
+            raise
+        self._producer = producer
+        return given
+
+    def _one_transaction(
         self,
         call: Call[list[int]],
         producer: Any,
@@ -190,13 +230,37 @@ class KafkaPublisher:
             return Refused(f"the checkpoint did not reach the log in time: {error}")
         return translated(error, "publishing a checkpoint")
 
-    def _in_doubt(self, producer: Any, what: str) -> Doubt:
+    def _in_doubt(self, what: str) -> Doubt:
         self._doubt = Doubt(
             f"group {self._group_id}: nobody can tell whether a checkpoint was committed: {what}",
             hint="start again: the log knows, and the start asks it",
         )
-        close_producer(producer)
+        if self._working is not None:
+            close_producer(self._working)
         return self._doubt
+
+
+class KafkaPublication:
+    """See :class:`stream_update.protocols.Publication`."""
+
+    def __init__(
+        self, call: Call[list[int]], in_doubt: Callable[[str], Doubt], member: KafkaMember
+    ) -> None:
+        self._call = call
+        self._in_doubt = in_doubt
+        self._member = member
+
+    def done(self) -> bool:
+        return self._call.done()
+
+    def result(self) -> list[int]:
+        try:
+            return self._call.result()
+        except (Overdue, _Uncertain) as error:
+            raise self._in_doubt(str(error)) from error
+        except _Displaced as error:
+            self._member.displaced(Fatal(str(error), hint=error.hint))
+            raise
 
 
 class _Uncertain(Exception):

@@ -22,12 +22,12 @@ class Overdue(Exception):
 class Call(Generic[T]):
     """One job under way. The job itself announces each step with :meth:`step`."""
 
-    def __init__(self, job: Callable[[Call[T]], T]) -> None:
+    def __init__(self, job: Callable[[Call[T]], T], start_s: float) -> None:
         self._job = job
         self._done = threading.Event()
         self._result: T
         self._error: BaseException | None = None
-        self.step("starting", START_S)
+        self.step("starting", start_s)
 
     def step(self, name: str, limit_s: float) -> None:
         """What follows is called ``name`` and may take ``limit_s`` seconds."""
@@ -42,7 +42,12 @@ class Call(Generic[T]):
             self._error = error
         self._done.set()
 
+    def done(self) -> bool:
+        """Whether :meth:`result` would return, or raise, at once."""
+        return self._done.is_set() or time.monotonic() >= self._deadline
+
     def result(self) -> T:
+        """What the job returned; raises what it raised, and :class:`Overdue`."""
         while not self._done.wait(max(0.0, self._deadline - time.monotonic())):
             if time.monotonic() >= self._deadline:
                 raise Overdue(f"{self._name} did not end within {self._limit_s:g} s")
@@ -62,14 +67,17 @@ class Watchdog:
         self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def run(self, job: Callable[[Call[T]], T]) -> T:
-        """Raises what the job raises, and :class:`Overdue`."""
+    def start(self, job: Callable[[Call[T]], T], start_s: float = START_S) -> Call[T]:
+        """Begin a job; :meth:`Call.result` tells how it ended.
+
+        ``start_s``: how long it may have to wait for the job before it.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
-        call = Call(job)
+        call = Call(job, start_s)
         self._calls.put(call)
-        return call.result()
+        return call
 
     def close(self) -> None:
         """Let the thread end when its job has; does not wait for it."""

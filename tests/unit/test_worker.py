@@ -1,0 +1,177 @@
+"""What the worker does with a checkpoint that is late, refused, or not possible."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_update.assemble import Trainer, create_topics
+from stream_update.config import load
+from stream_update.errors import Refused, Transient
+from stream_update.events import Committed, Record, TopicPartition
+from stream_update.plugins import open_log
+from stream_update.protocols import Log, Member, Publication, Publisher
+from tests.programs import configure, elec2
+
+EVENTS = 1500
+
+LATE, REFUSED, REFUSED_LATER, DOWN, DOWN_LATER = [
+    "late",
+    "refused",
+    "refused-later",
+    "down",
+    "down-later",
+]
+
+
+class Stubborn:
+    """A publisher that treats checkpoint after checkpoint as the script says."""
+
+    def __init__(self, publisher: Publisher, script: Sequence[str]) -> None:
+        self._publisher = publisher
+        self._script = itertools.cycle(script)
+        self.treated: list[str] = []
+
+    def begin(
+        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
+    ) -> Publication:
+        how = next(self._script)
+        self.treated.append(how)
+        if how in {REFUSED, DOWN}:
+            raise failure(how)
+        if how in {REFUSED_LATER, DOWN_LATER}:
+            return Failing(failure(how))
+        return Late(self._publisher.begin(records, offsets, member))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._publisher, name)
+
+
+class Late:
+    """Done only when it has been asked a few times."""
+
+    def __init__(self, publication: Publication) -> None:
+        self._publication = publication
+        self._asked = 0
+
+    def done(self) -> bool:
+        self._asked += 1
+        return self._asked > 2
+
+    def result(self) -> list[int]:
+        return self._publication.result()
+
+
+class Failing(Late):
+    def __init__(self, error: Exception) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._error = error
+
+    def result(self) -> list[int]:
+        raise self._error
+
+
+def failure(how: str) -> Exception:
+    return (Refused if "refused" in how else Transient)(f"because the test says {how}")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    with open_log(f"sqlite:///{tmp_path / 'worker.db'}") as log:
+        yield log
+
+
+def run(folder: Path, log: Log, app: str, lanes: str, script: Sequence[str]) -> dict[str, Any]:
+    """Learn Elec2 with a bad event here and there; the report, and what the topics hold."""
+    path = configure(folder, log.url, app, checkpoint=100, partitions=2, top=f'lanes = "{lanes}"')
+    config = load(path, ["max_poll_records=70"])
+    create_topics(config, log)
+    with log.appender() as appender:
+        for number, event in enumerate(elec2(EVENTS)):
+            value = b"{" if number % 97 == 0 else json.dumps(event).encode()
+            appender.append([Record(config.source.topic, value, partition=number % 2)])
+    trainer = Trainer(config, log, until_end=True)
+    stubborn = Stubborn(trainer.worker._publisher, script)
+    trainer.worker._publisher = stubborn
+    report = trainer.run()
+    assert {*stubborn.treated} == {*script}
+    topics = {
+        kind: read(log, config.topic(kind)) for kind in ("dead-letters", "journal", "snapshots")
+    }
+    return {"report": report, "topics": topics}
+
+
+def read(log: Log, topic: str) -> list[Record]:
+    found: list[Record] = []
+    if topic not in log.topics():
+        return found
+    with log.reader() as reader:
+        for partition in range(log.topics()[topic].partitions):
+            where = TopicPartition(topic, partition)
+            end = reader.end_offsets([where])[where]
+            reader.seek({where: 0})
+            while reader.position(where) < end:
+                for batch in reader.poll(1.0):
+                    found += [
+                        Record(topic, value, key, partition, headers)
+                        for value, key, headers in zip(
+                            batch.values, batch.keys, batch.headers, strict=True
+                        )
+                    ]
+    return found
+
+
+@pytest.mark.parametrize("lanes", ["per-partition", "single"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        [LATE],
+        [REFUSED, LATE],
+        [LATE, REFUSED_LATER, REFUSED_LATER],
+        [DOWN, DOWN_LATER, LATE, REFUSED],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_lost_or_said_twice(
+    tmp_path: Path, log: Log, lanes: str, script: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.cadence.AGAIN_S", 0.0)
+    found = run(tmp_path, log, "stubborn", lanes, script)
+    report = found["report"]
+    assert report["events"] == report["run_events"] == EVENTS
+    bad = len(range(0, EVENTS, 97))
+    assert (report["dead_letters"], report["learned"]) == (bad, EVENTS - bad)
+    letters = [dict(record.headers) for record in found["topics"]["dead-letters"]]
+    assert len({(letter["partition"], letter["offset"]) for letter in letters}) == len(letters)
+    assert len(letters) == bad
+    if lanes == "single":
+        runs = [
+            run
+            for record in found["topics"]["journal"]
+            for run in json.loads(record.value or b"")["runs"]
+        ]
+        for partition in (0, 1):
+            offsets = [
+                offset
+                for number, first, count in runs
+                if number == partition
+                for offset in range(first, first + count)
+            ]
+            assert offsets == list(range(EVENTS // 2))
+    if lanes == "per-partition":
+        undisturbed = run(tmp_path, log, "undisturbed", lanes, [LATE])["report"]
+        assert report["metrics"] == undisturbed["metrics"]
+
+
+def test_a_log_that_stays_away_ends_the_worker(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.cadence.AGAIN_S", 0.0)
+    monkeypatch.setattr("stream_update.worker.PATIENCE_S", 0.05)
+    with pytest.raises(Transient, match="the test says down-later"):
+        run(tmp_path, log, "away", "per-partition", [DOWN_LATER])
