@@ -1,0 +1,72 @@
+"""The options that commands share, and how answers are printed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from stream_update.config import load
+
+__all__ = ["configured", "errors", "json_option", "on_signals", "print_json", "print_table"]
+
+R = TypeVar("R")
+
+errors = Console(stderr=True)
+
+
+def configured(function: Callable[..., R]) -> Callable[..., R]:
+    """``-c FILE`` and ``-s key=value`` become the argument ``config``."""
+
+    @click.option(
+        "-c", "--config", "path", default="app.toml", show_default=True, metavar="FILE",
+        help="The application's configuration.",
+    )  # fmt: skip
+    @click.option(
+        "-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Override a key, such as checkpoint.events=500.",
+    )  # fmt: skip
+    @functools.wraps(function)
+    def wrapper(path: str, overrides: Sequence[str], **options: Any) -> R:
+        # Modules beside the file or in the working directory can be named in it.
+        for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
+            if folder not in sys.path:
+                sys.path.append(folder)
+        return function(config=load(path, overrides), **options)
+
+    return wrapper
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON.")
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    def handle(number: int, _frame: object) -> None:
+        logging.getLogger("stream_update").info("%s: draining", signal.Signals(number).name)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console()
+    # A table that is piped to another program is not to be cut to a terminal's width.
+    console.print(table, soft_wrap=not console.is_terminal)

@@ -1,0 +1,180 @@
+"""``run``, ``score``, ``check`` and ``demo``."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from stream_update import assemble
+from stream_update.cli.options import (
+    configured,
+    errors,
+    json_option,
+    on_signals,
+    print_json,
+)
+from stream_update.config import Config
+from stream_update.demo import run_demo
+from stream_update.events import TopicPartition
+from stream_update.protocols import Log, Reader
+from stream_update.view import View, summary_lines
+
+__all__ = ["commands"]
+
+
+@click.command()
+@configured
+@click.option("--until-end", is_flag=True, help="Stop at the log's end as it is now.")
+@click.option("--max-events", type=click.IntRange(min=1), help="Stop after so many events.")
+@click.option("--stop-when", metavar="CONDITION", help='Such as "accuracy < 0.7 over 5000".')
+@json_option
+def run(
+    config: Config,
+    until_end: bool,
+    max_events: int | None,
+    stop_when: str | None,
+    as_json: bool,
+) -> None:
+    """Learn from the source topic, as a member of the consumer group."""
+    live = errors.is_terminal and not as_json
+    with assemble.open_log(config) as log:
+        trainer: assemble.Trainer
+        view = View(
+            errors,
+            f"{config.app}: learning {config.source.topic}",
+            lambda: trainer.report(),  # noqa: PLW0108 - it does not exist yet
+            _lag_of(config, log, lambda: trainer),
+            live=live,
+        )
+        trainer = assemble.Trainer(
+            config,
+            log,
+            until_end=until_end,
+            max_events=max_events,
+            stop_when=stop_when,
+            on_progress=view.progress,
+            on_checkpoint=view.checkpoint,
+        )
+        on_signals(trainer.worker.stop)
+        if live:
+            logging.getLogger("stream_update").setLevel(logging.WARNING)
+        with view:
+            report = trainer.run()
+    if as_json:
+        print_json(report)
+    else:
+        for line in summary_lines(report):
+            click.echo(line)
+
+
+def _lag_of(
+    config: Config, log: Log, trainer: Callable[[], assemble.Trainer]
+) -> Callable[[], int | None]:
+    """How many events of this process's lanes are unread; asked at most once a second."""
+    reader: Reader | None = None
+    known: tuple[float, dict[int, int]] = (0.0, {})
+
+    def lag() -> int | None:
+        nonlocal reader, known
+        lanes = [slot.lane.next for slot in trainer().worker.slots.values()]
+        positions = {p: offset for lane in lanes for p, offset in lane.items()}
+        if time.monotonic() - known[0] > 1.0:
+            reader = reader or log.reader()
+            places = [TopicPartition(config.source.topic, p) for p in positions]
+            ends = reader.end_offsets(places) if places else {}
+            known = (time.monotonic(), {place.partition: end for place, end in ends.items()})
+        if not positions:
+            return None
+        return sum(max(0, known[1].get(p, offset) - offset) for p, offset in positions.items())
+
+    return lag
+
+
+@click.command()
+@configured
+@click.option("--until-end", is_flag=True, help="Stop at the log's end as it is now.")
+@click.option("--max-events", type=click.IntRange(min=1), help="Stop after so many events.")
+@json_option
+def score(config: Config, until_end: bool, max_events: int | None, as_json: bool) -> None:
+    """Predict the events of a topic with the newest model, into APP.predictions."""
+    logger = logging.getLogger("stream_update")
+    with assemble.open_log(config) as log:
+        process = assemble.ScorerProcess(
+            config,
+            log,
+            until_end=until_end,
+            max_events=max_events,
+            on_model=lambda model: logger.info(
+                "model %s@%d of partition %d, learned up to %s",
+                model.manifest.identity.lineage,
+                model.manifest.seq,
+                model.manifest.partition,
+                model.manifest.next,
+            ),
+        )
+        on_signals(process.scorer.stop)
+        report = process.run()
+    if as_json:
+        print_json(report)
+        return
+    click.echo(
+        f"{report['predictions']:,} predictions, {report['dead_letters']:,} dead letters, in "
+        f"{report['elapsed_s']:.1f} s; last model learned up to {report['learned_up_to']}"
+    )
+
+
+@click.command()
+@configured
+@click.option("--connect", is_flag=True, help="Also look at the log and its topics.")
+@json_option
+def check(config: Config, connect: bool, as_json: bool) -> None:
+    """Validate a configuration: build everything that it names, consume nothing."""
+    parts = assemble.components(config)
+    facts: dict[str, Any] = {
+        "app": config.app,
+        "lineage": config.lineage_name,
+        "group_id": config.trainer_group,
+        "learner": parts.description,
+        "fingerprint": parts.fingerprint,
+    }
+    if connect:
+        with assemble.open_log(config) as log:
+            info = assemble.source_topic(config, log)
+            facts |= {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<12} {value}")
+    click.echo("the configuration is fine")
+
+
+@click.command()
+@click.option(
+    "--dir", "folder", metavar="FOLDER", type=click.Path(path_type=Path, file_okay=False),
+    help="Where everything is kept: stream-update-demo, or the next such name that is free.",
+)  # fmt: skip
+@click.option("--rows", type=click.IntRange(min=100), help="Only the first so many events.")
+@json_option
+def demo(folder: Path | None, rows: int | None, as_json: bool) -> None:
+    """Learn 45,312 real events on the embedded log, and follow the model."""
+    if folder is None:
+        names = (
+            f"stream-update-demo{f'-{number}' if number else ''}" for number in itertools.count()
+        )
+        folder = next(path for path in map(Path, names) if not path.exists())
+    if not as_json:
+        logging.getLogger("stream_update").setLevel(logging.WARNING)
+    report = run_demo(folder, rows, errors if as_json else Console())
+    if as_json:
+        print_json(report)
+
+
+commands = (run, score, check, demo)

@@ -1,0 +1,133 @@
+"""``snapshots`` and ``journal``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import orjson
+
+from stream_update import assemble
+from stream_update.cli.options import (
+    configured,
+    json_option,
+    print_json,
+    print_table,
+)
+from stream_update.config import Config
+from stream_update.errors import ConfigError
+from stream_update.events import TopicPartition
+from stream_update.protocols import Log
+from stream_update.restore import Journal, read_range
+from stream_update.snapshot import Assembler, Manifest
+
+__all__ = ["commands"]
+
+
+@click.group()
+def snapshots() -> None:
+    """The snapshots of an application."""
+
+
+def _manifests(config: Config, log: Log) -> list[Manifest]:
+    """Every manifest on the snapshot topic, of the configured lineage, oldest first."""
+    topic = config.topic("snapshots")
+    info = log.topics().get(topic)
+    if info is None:
+        raise ConfigError(
+            f"{config.log} has no topic {topic!r}", hint="nothing has been trained there yet"
+        )
+    found: list[Manifest] = []
+    with log.reader() as reader:
+        for partition in range(info.partitions):
+            where = TopicPartition(topic, partition)
+            assembler = Assembler(config.lineage_name)
+            first = reader.beginning_offsets([where])[where]
+            for batch in read_range(reader, where, first, reader.end_offsets([where])[where]):
+                for value, headers in zip(batch.values, batch.headers, strict=True):
+                    if dict(headers).get("kind") == b"manifest":
+                        assembler.add(value, headers)
+            found += [assembler.manifests[seq][0] for seq in sorted(assembler.manifests)]
+    return found
+
+
+@snapshots.command("list")
+@configured
+@json_option
+def snapshots_list(config: Config, as_json: bool) -> None:
+    """The snapshots that the log still holds."""
+    with assemble.open_log(config) as log:
+        manifests = _manifests(config, log)
+    if as_json:
+        print_json([orjson.loads(_manifest_json(manifest)) for manifest in manifests])
+        return
+    print_table(
+        ["lineage", "partition", "snapshot", "learned up to", "events", "bytes", "published"],
+        [
+            (
+                m.identity.lineage,
+                m.partition,
+                m.seq,
+                ", ".join(f"{p}: {offset:,}" for p, offset in m.next.items()),
+                f"{m.events:,}",
+                f"{m.size:,}",
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(m.created_ms / 1000)),
+            )
+            for m in manifests
+        ],
+    )
+
+
+@snapshots.command("show")
+@click.argument("seq", type=int, required=False)
+@configured
+@click.option("--partition", type=int, default=0, show_default=True)
+def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
+    """The manifest of a snapshot, the newest by default, as JSON."""
+    with assemble.open_log(config) as log:
+        manifests = [m for m in _manifests(config, log) if m.partition == partition]
+    chosen = [m for m in manifests if seq is None or m.seq == seq]
+    if not chosen:
+        raise ConfigError(
+            f"there is no snapshot {'' if seq is None else seq} of lineage {config.lineage_name} "
+            f"in partition {partition}",
+            hint=f"there are: {', '.join(str(m.seq) for m in manifests) or 'none'}",
+        )
+    click.echo(
+        orjson.dumps(orjson.loads(_manifest_json(chosen[-1])), option=orjson.OPT_INDENT_2).decode()
+    )
+
+
+def _manifest_json(manifest: Manifest) -> bytes:
+    import msgspec  # noqa: PLC0415 - only here
+
+    return msgspec.json.encode(manifest)
+
+
+@click.command()
+@configured
+@json_option
+def journal(config: Config, as_json: bool) -> None:
+    """The order in which a lane over several partitions took its events.
+
+    With --json one line for each run: [partition, first offset, number of events].
+    """
+    topic = config.topic("journal")
+    runs: list[tuple[int, int, int]] = []
+    with assemble.open_log(config) as log:
+        if topic not in log.topics():
+            raise ConfigError(
+                f"{config.log} has no topic {topic!r}", hint='only lanes = "single" has a journal'
+            )
+        with log.reader() as reader:
+            entries = Journal(reader, topic, config.lineage_name, 0, 0)
+            while entries.offset < entries.end():
+                runs += [run for entry in entries.read(1.0) for run in entry.runs]
+    if as_json:
+        for run in runs:
+            print_json(list(run))
+        return
+    print_table(["partition", "from offset", "events"], runs)
+
+
+commands = (snapshots, journal)
