@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def configure(
     top: str = "",
     label: str = "class",
     checkpoint: int = 1000,
+    task: str = "binary",
 ) -> Path:
     """Write an application's TOML; Kafka groups get short timeouts."""
     kafka = (
@@ -50,7 +51,7 @@ def configure(
         f"""
 app = "{app}"
 log = "{log}"
-task = "binary"
+task = "{task}"
 {top}
 [source]
 topic = "{app}.labelled"
@@ -118,23 +119,42 @@ def write_jsonl(path: Path, events: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+METRICS: dict[str, dict[str, Callable[[], Any]]] = {
+    "binary": {
+        "accuracy": metrics.Accuracy,
+        "f1": metrics.F1,
+        "kappa": metrics.CohenKappa,
+        "log_loss": metrics.LogLoss,
+        "roc_auc": metrics.ROCAUC,
+    },
+    "multiclass": {
+        "accuracy": metrics.Accuracy,
+        "macro_f1": metrics.MacroF1,
+        "kappa": metrics.CohenKappa,
+        "weighted_recall": metrics.WeightedRecall,
+    },
+    "regression": {
+        "mae": metrics.MAE,
+        "rmse": metrics.RMSE,
+        "r2": metrics.R2,
+    },
+}
+
+
 def bare_loop(
-    make: Callable[[], Any], events: Sequence[Mapping[str, Any]], label: str = "class"
+    make: Callable[[], Any],
+    events: Iterable[Mapping[str, Any]],
+    label: str = "class",
+    task: str = "binary",
 ) -> dict[str, float]:
     """River's documented loop over the same events."""
     model = make()
-    figures = {
-        "accuracy": metrics.Accuracy(),
-        "f1": metrics.F1(),
-        "kappa": metrics.CohenKappa(),
-        "log_loss": metrics.LogLoss(),
-        "roc_auc": metrics.ROCAUC(),
-    }
+    figures = {name: make_metric() for name, make_metric in METRICS[task].items()}
     for event in events:
         x = {k: v for k, v in event.items() if k != label}
-        y = bool(event[label])
-        probabilities = model.predict_proba_one(x)
+        y = bool(event[label]) if task == "binary" else event[label]
         predicted = model.predict_one(x)
+        probabilities = model.predict_proba_one(x) if task == "binary" else None
         for name, metric in figures.items():
             metric.update(y, probabilities if name in {"log_loss", "roc_auc"} else predicted)
         model.learn_one(x, y)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from river import compose, linear_model, optim, preprocessing, tree
+from river import compose, datasets, linear_model, optim, preprocessing, tree
 
 from stream_update import ModelSubscriber
 from stream_update.events import Record, TopicPartition
 from stream_update.plugins import open_log
 from stream_update.restore import read_range
-from tests.programs import bare_loop, call, configure, elec2, report_of, start
+from tests.programs import bare_loop, call, configure, elec2, report_of, start, write_jsonl
 
 ROWS = 6000
 KILLS = 4
@@ -75,6 +75,61 @@ def test_a_tree_and_cuts_into_runs_change_nothing(tmp_path: Path, log_url: str, 
     assert figures(report) == expected
     assert report["events"] == ROWS
     assert figures(run(config)) == expected, "a run with nothing left to do reports the same"
+
+
+def segments() -> tuple[list[dict[str, Any]], Any]:
+    """2,310 outdoor images in seven classes, in a random order."""
+    rows = list(datasets.ImageSegments())
+    random.Random(1).shuffle(rows)
+    names = sorted({label for _, label in rows})
+    events = [{**x, "class": names.index(label)} for x, label in rows]
+    return events, lambda: compose.Pipeline(
+        preprocessing.MinMaxScaler(), tree.HoeffdingTreeClassifier(grace_period=40)
+    )
+
+
+def approval() -> tuple[list[dict[str, Any]], Any]:
+    """1,001 polls; some lack a feature."""
+    events = [
+        {**{k: v for k, v in x.items() if (i + len(k)) % 7}, "class": y}
+        for i, (x, y) in enumerate(datasets.TrumpApproval())
+    ]
+    return events, lambda: compose.Pipeline(
+        preprocessing.StandardScaler(), linear_model.LinearRegression(intercept_lr=0.1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "stream", "scaler", "model"),
+    [
+        (
+            "multiclass",
+            segments,
+            "river.preprocessing:MinMaxScaler",
+            'use = "river.tree:HoeffdingTreeClassifier", grace_period = 40',
+        ),
+        (
+            "regression",
+            approval,
+            "river.preprocessing:StandardScaler",
+            'use = "river.linear_model:LinearRegression", intercept_lr = 0.1',
+        ),
+    ],
+    ids=["multiclass", "regression"],
+)
+def test_other_tasks_equal_a_bare_river_loop(
+    tmp_path: Path, log_url: str, app: str, task: str, stream: Any, scaler: str, model: str
+) -> None:
+    events, make = stream()
+    learner = f'use = "river.compose:Pipeline"\nsteps = [{{ use = "{scaler}" }}, {{ {model} }}]'
+    config = configure(tmp_path, log_url, app, learner=learner, task=task, checkpoint=137)
+    file = write_jsonl(tmp_path / "events.jsonl", events)
+    call("produce", file, "-c", config, cwd=tmp_path)
+    call("run", "-c", config, "--max-events", "500", cwd=tmp_path)
+    report = run(config)
+    expected = bare_loop(make, events, task=task)
+    assert {name: report["metrics"][name] for name in expected} == expected
+    assert report["learned"] == len(events)
 
 
 @pytest.mark.fault
