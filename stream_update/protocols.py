@@ -7,6 +7,7 @@ lane and the worker know these shapes and never the name of a component.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -138,6 +139,14 @@ class Member(Closing, Protocol):
 
         A barrier: it waits for a checkpoint of an earlier owner that is still under
         way, so what it returns is final unless this member commits.
+        """
+        ...
+
+    def busy(self) -> AbstractContextManager[None]:
+        """Around a step that may take longer than the group waits for a sign of life.
+
+        The member stays in the group meanwhile; what a rebalance did in that time, the
+        next poll tells. Nothing else of the member may be used inside.
         """
         ...
 

@@ -175,14 +175,16 @@ class Worker:
                 logger.warning("waiting for the former owner's last checkpoint: %s", error)
 
     def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
-        slot.restore(committed)
+        with self._member.busy():
+            slot.restore(committed)
         if self._plan.journal:
             self._catch_up(slot)
 
     def _catch_up(self, slot: Slot) -> None:
         while True:
             try:
-                slot.follow_journal()
+                with self._member.busy():
+                    slot.follow_journal()
                 if slot.journal_done():
                     return
             except PoisonEvent as event:
@@ -211,7 +213,8 @@ class Worker:
             self._standby = slot
             logger.info("standing by for lineage %s", self._plan.lineage)
         try:
-            self._standby.follow_journal()
+            with self._member.busy():
+                self._standby.follow_journal()
         except PoisonEvent as event:
             self._standby.poisoned_by(event)
             self._standby.restore({})
@@ -232,7 +235,8 @@ class Worker:
             batch = batch.slice(size, len(batch)) if size < len(batch) else batch.slice(0, 0)
             slot = self.slots[number]
             try:
-                slot.feed(piece)
+                with self._member.busy():
+                    slot.feed(piece)
             except PoisonEvent as event:
                 self._settle()
                 slot.poisoned_by(event)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -140,3 +141,60 @@ def test_two_processes_with_one_instance_id(setting: Setting) -> None:
         first.poll(0)
     setting.publisher().publish([Record(setting.output, b"y")], {0: Committed(1)}, second)
     assert [*setting.outputs().values()] == [b"y"]
+
+
+def test_a_step_longer_than_every_limit_keeps_the_partitions(setting: Setting) -> None:
+    setting.fill(700)
+    strict = setting.another_log(
+        consumer={
+            "session_timeout_ms": 6000,
+            "heartbeat_interval_ms": 500,
+            "max_poll_interval_ms": 3000,
+        }
+    )
+    member, publisher = setting.joined(strict), setting.publisher()
+    member.resume_at(0, 0)
+    read: list[int] = []
+
+    def has_read(count: int) -> bool:
+        polled = member.poll(0.1)
+        assert (polled.gained, polled.lost) == ([], [])
+        for batch in polled.batches:
+            read.extend(batch.offsets)
+        return len(read) >= count
+
+    until(lambda: has_read(1))
+    before = member.identity
+    with member.busy():
+        time.sleep(8)
+    has_read(0)
+    assert member.identity == before, "no rebalance has taken place"
+    publisher.publish([], {0: Committed(len(read))}, member)
+    until(lambda: has_read(700))
+    assert read == [*range(700)], "what had been fetched before is not lost, nor read twice"
+
+
+def test_a_busy_member_takes_part_in_a_rebalance(setting: Setting) -> None:
+    setting.fill(50)
+    fast = setting.another_log(consumer={"heartbeat_interval_ms": 100, "session_timeout_ms": 6000})
+    first = setting.joined(fast)
+    for partition in range(3):
+        first.resume_at(partition, 0)
+    second = setting.member(fast)
+    gained: list[int] = []
+
+    def has_gained() -> bool:
+        gained.extend(second.poll(0.1).gained)
+        return bool(gained)
+
+    with first.busy():
+        until(has_gained)
+    lost: list[int] = []
+
+    def has_lost() -> bool:
+        poll = first.poll(0.1)
+        assert not {batch.partition for batch in poll.batches} & {*gained}
+        lost.extend(poll.lost)
+        return {*lost} >= {*gained}
+
+    until(has_lost)

@@ -362,6 +362,18 @@ def test_a_member_that_is_busy_keeps_its_partitions(log: EmbeddedLog) -> None:
         assert busy.poll(0).lost == [1], "only what the other shall have, and only now"
 
 
+def test_a_long_step_costs_nothing_if_it_is_said_to_be_one(log: EmbeddedLog) -> None:
+    strict = with_timeouts(log, 600, 300)
+    with joined(strict) as member, strict.publisher("g") as publisher:
+        with member.busy(), log.member("g", "t") as other:
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                assert not other.poll(0.1).gained
+            other.close()
+        publisher.publish([], {0: Committed(1)}, member)
+        assert not member.poll(0).lost
+
+
 def test_a_member_that_does_not_poll_for_too_long_is_expelled(log: EmbeddedLog) -> None:
     strict = with_timeouts(log, 600, 300)
     with joined(strict) as stuck, log.member("g", "t") as other, log.publisher("g") as publisher:

@@ -18,7 +18,8 @@ class Heartbeat(threading.Thread):
     """Renews a member's lease while its polls do not, from a daemon thread.
 
     ``store`` is a connection for this thread alone, which it closes. Whoever polls
-    writes down who it is, that it polled, and that it renewed the lease by itself.
+    writes down who it is, that it polled, that it renewed the lease by itself, and
+    whether it is busy with a step that may take longer than the time between two polls.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="stream-update-heartbeat", daemon=True)
         self.member_id: str | None = None
+        self.busy = False
         self.polled_ms = self.renewed_ms = monotonic_ms()
         self._store = store
         self._group = group
@@ -46,7 +48,7 @@ class Heartbeat(threading.Thread):
         # A little later than a member that polls would do it by itself.
         if member_id is None or now - self.renewed_ms < 1.5 * self._every_ms:
             return
-        if now - self.polled_ms > self._max_poll_interval_ms:
+        if not self.busy and now - self.polled_ms > self._max_poll_interval_ms:
             return
         try:
             self._group.renew(member_id, self._every_ms / 1000)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from stream_update.errors import StreamUpdateError, Transient
 from stream_update.events import Committed, Poll, TopicPartition
@@ -78,6 +79,15 @@ class EmbeddedMember(Closing):
             if batches or gained or lost:
                 return Poll(batches, gained, lost)
         return Poll()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        self._heartbeat.busy = True
+        try:
+            yield
+        finally:
+            self._heartbeat.polled_ms = monotonic_ms()
+            self._heartbeat.busy = False
 
     def _take_part(self) -> tuple[list[int], list[int]]:
         """The partitions that were gained and lost since the last time."""

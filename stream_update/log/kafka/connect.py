@@ -159,6 +159,13 @@ class Connect:
         _quieten()
 
     @property
+    def breathe_s(self) -> float:
+        """How often a member that is busy polls nevertheless, in seconds."""
+        return (
+            min(self._consumer["session_timeout_ms"], self._consumer["max_poll_interval_ms"]) / 4e3
+        )
+
+    @property
     def step_s(self) -> float:
         """How long one step of a checkpoint may take, in seconds."""
         return float(self._producer["delivery_timeout_ms"]) / 1000

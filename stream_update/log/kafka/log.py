@@ -119,7 +119,7 @@ class KafkaLog:
         consumer = self._connect.consumer(
             group_id=group_id, partition_assignment_strategy=assignors
         )
-        return KafkaMember(consumer, group_id, found, assignors)
+        return KafkaMember(consumer, group_id, found, assignors, breathe_s=self._connect.breathe_s)
 
     def publisher(self, group_id: str, topics: Iterable[str] = ()) -> KafkaPublisher:
         return KafkaPublisher(group_id, self._connect, self._spread(), topics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,14 +14,16 @@ from kafka import errors as vendor
 from kafka.structs import MemberState
 from kafka.structs import TopicPartition as VendorPartition
 
-from stream_update.errors import Fatal, Transient
+from stream_update.errors import Fatal, StreamUpdateError, Transient
 from stream_update.events import Committed, Poll, TopicInfo
+from stream_update.log.kafka.busy import Busy
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
 
 __all__ = ["KafkaMember"]
 
 SLICE_S = 0.1
+BREATH_S = 0.05
 CLOSE_MS = 3_000
 
 
@@ -28,7 +31,13 @@ class KafkaMember:
     """See :class:`stream_update.protocols.Member`."""
 
     def __init__(
-        self, consumer: Any, group_id: str, topic: TopicInfo, assignors: Iterable[Any]
+        self,
+        consumer: Any,
+        group_id: str,
+        topic: TopicInfo,
+        assignors: Iterable[Any],
+        *,
+        breathe_s: float = 2.0,
     ) -> None:
         self.group_id = group_id
         self.topic = topic.name
@@ -41,6 +50,8 @@ class KafkaMember:
         self._tainted: set[int] = set()
         self._identity: Any = None
         self._closed = False
+        self._busy = Busy(f"membership of {group_id}", breathe_s, self._breathe)
+        self._failure: StreamUpdateError | None = None
         consumer.subscribe([topic.name], listener=self._notes)
 
     def __enter__(self) -> Self:
@@ -57,9 +68,37 @@ class KafkaMember:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._busy.close()
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
 
+    def busy(self) -> AbstractContextManager[None]:
+        return self._busy.step()
+
+    def _breathe(self) -> None:
+        """Take part in the group without reading anything."""
+        if self._failure is not None:
+            return
+        flowing = {VendorPartition(self.topic, partition) for partition in self._flowing}
+        paused = flowing & self._consumer.assignment()
+        self._consumer.pause(*paused)
+        try:
+            _keep_finished_join(self._consumer)
+            if self._polling.poll(BREATH_S, 1):
+                self._failure = Fatal("the client returned records of paused partitions")
+        except StreamUpdateError as error:
+            self._failure = error
+        finally:
+            moved = {
+                VendorPartition(self.topic, partition)
+                for _, partitions in self._notes.entries
+                for partition in partitions
+            }
+            self._consumer.resume(*(paused & self._consumer.assignment()) - moved)
+
     def poll(self, timeout_s: float, max_records: int = 500) -> Poll:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         deadline = time.monotonic() + timeout_s
         while True:
             left = deadline - time.monotonic()
