@@ -16,7 +16,7 @@ from stream_update.config import Config
 from stream_update.errors import ConfigError
 from stream_update.events import TopicInfo, TopicPartition, TopicSpec
 from stream_update.follower import LEARNERS, Model, ModelSubscriber
-from stream_update.lane import Lane
+from stream_update.lane import Lane, Stateful
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor, alarm_record
 from stream_update.monitors.prequential import Prequential, UserMetric, pooled
@@ -274,7 +274,10 @@ class Trainer:
         def build(start: Mapping[int, int]) -> Kit:
             codec = JsonCodec(config.source, config.task)
             monitors = parts.make_monitors()
-            lane = Lane(parts.make_learner(), monitors, start, extras={"labels": codec.schema})
+            extras: dict[str, Stateful] = {"labels": codec.schema}
+            if codec.duplicates is not None:
+                extras["duplicates"] = codec.duplicates
+            lane = Lane(parts.make_learner(), monitors, start, extras=extras)
             prequential = monitors[0]
             assert isinstance(prequential, Prequential)
             return Kit(lane, codec.decode, prequential.recent_loss)
@@ -354,6 +357,7 @@ class Trainer:
             "events": sum(lane["events"] for lane in lanes),
             "learned": sum(lane["learned"] for lane in lanes),
             "unlabelled": sum(lane["unlabelled"] for lane in lanes),
+            "duplicates": sum(lane["duplicates"] for lane in lanes),
             "dead_letters": sum(lane["dead_letters"] for lane in lanes),
             "metrics": figures.get("metrics", {}),
             "rolling": figures.get("rolling", {}),

@@ -34,7 +34,11 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[source]``: where labelled events come from and what counts as valid."""
+    """``[source]``: where labelled events come from and what counts as valid.
+
+    An event whose ``id`` was among the last ``duplicate_window`` ids is counted, and not
+    learned again; 0 asks for no such check.
+    """
 
     topic: Name
     partitions: Positive = 1
@@ -46,6 +50,7 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time: str | None = None
     key: str | None = None
     unlabelled: Literal["null", "absent", "reject"] = "null"
+    duplicate_window: Annotated[int, Meta(ge=0)] = 0
     classes: list[str | int | bool] | None = None
     max_number: Annotated[float, Meta(gt=0)] = 1e12
     max_bytes: Positive = 65_536
@@ -223,6 +228,11 @@ def parse(tree: Mapping[str, Any]) -> Config:
                 raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
     if not ({"use", "factory"} & config.learner.keys()):
         raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
+    if config.source.duplicate_window and config.source.id is None:
+        raise ConfigError(
+            "[source] duplicate_window: events need an id to be recognised by",
+            hint='name its field or header: id = "event_id" or id = "header:event-id"',
+        )
     if "://" not in config.log:
         raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
     return config

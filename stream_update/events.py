@@ -169,7 +169,8 @@ class Block(NamedTuple):
     ``next_offset`` is where reading goes on, ``count`` how many records were read.
     ``time_of(i)`` is the event time in ms of the i-th usable event, or None.
     ``letter_of(i, reason, detail)`` makes the dead letter of the i-th usable event:
-    the lane needs it for events that only the learner finds unusable.
+    the lane needs it for events that only the learner finds unusable. ``duplicates`` is
+    how many events are left out because they were there before.
     """
 
     partition: int

@@ -88,6 +88,7 @@ class Lane:
         self.learned = 0
         self.rejected = 0
         self.unlabelled = 0
+        self.duplicates = 0
         self.event_time: int | None = None
         self.runs: list[Run] = []
         self._extras = dict(extras or {})
@@ -115,6 +116,7 @@ class Lane:
                 self.event_time = time
         self.events += block.count
         self.unlabelled += block.unlabelled
+        self.duplicates += block.duplicates
         self.rejected += len(effects.dead_letters)
         self.next[block.partition] = block.next_offset
         self._note_run(block)
@@ -253,6 +255,7 @@ class Lane:
             "learned": self.learned,
             "rejected": self.rejected,
             "unlabelled": self.unlabelled,
+            "duplicates": self.duplicates,
             "event_time": self.event_time,
             "waiting": [list(column) for column in waiting],
         }
@@ -270,6 +273,7 @@ class Lane:
             self.learned = state["learned"]
             self.rejected = state["rejected"]
             self.unlabelled = state["unlabelled"]
+            self.duplicates = state["duplicates"]
             self.event_time = state["event_time"]
             self._waiting = _Waiting(*(list(column) for column in state["waiting"]))
         except StreamUpdateError:

@@ -404,6 +404,7 @@ class Slot:
             "learned": lane.learned,
             "dead_letters": lane.rejected,
             "unlabelled": lane.unlabelled,
+            "duplicates": lane.duplicates,
             "event_time": lane.event_time,
             "snapshot": self.seq,
         }

@@ -147,7 +147,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """The end of a run, for people."""
     lines = [
         f"{report['events']:,} events: {report['learned']:,} learned, "
-        f"{report['dead_letters']:,} dead letters, {report['unlabelled']:,} unlabelled",
+        f"{report['dead_letters']:,} dead letters, {report['unlabelled']:,} unlabelled"
+        + (f", {report['duplicates']:,} duplicates" if report["duplicates"] else ""),
     ]
     for name, value in report["metrics"].items():
         if value is None:

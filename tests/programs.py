@@ -39,6 +39,7 @@ def configure(
     label: str = "class",
     checkpoint: int = 1000,
     task: str = "binary",
+    source: str = "",
 ) -> Path:
     """Write an application's TOML; Kafka groups get short timeouts."""
     kafka = (
@@ -58,6 +59,7 @@ topic = "{app}.labelled"
 partitions = {partitions}
 label = "{label}"
 features = "*"
+{source}
 [learner]
 {learner}
 [[monitor]]

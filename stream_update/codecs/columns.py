@@ -50,6 +50,14 @@ class Columns:
         for name, kept in self._fields.items():
             kept.extend(columns[name])
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Only these of the usable events; the others leave no trace."""
+        self.places = [self.places[index] for index in indices]
+        self.features = [self.features[index] for index in indices]
+        self.labels = [self.labels[index] for index in indices]
+        for name, column in self._fields.items():
+            self._fields[name] = [column[index] for index in indices]
+
     def reject(self, place: int, reason: str, detail: str) -> None:
         self.dead_letters.append(self._letter(place, reason, detail))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stream_update.codecs.columns import Columns
+from stream_update.codecs.duplicates import DuplicateFilter
 from stream_update.codecs.fast import Fast
 from stream_update.codecs.labels import LabelSchema
 from stream_update.codecs.layout import Layout, SourceOptions
@@ -41,22 +42,35 @@ class ScoreBlock(NamedTuple):
 class JsonCodec:
     """JSON records to events, with the limits of ``[source]``.
 
-    One codec for each lane: :attr:`schema` remembers which labels have been admitted,
-    and that is part of the lane's state, so a batch must be fed to the lane as a whole
-    once it has been decoded. Never raises for what a record holds.
+    One codec for each lane: :attr:`schema` remembers which labels have been admitted and
+    :attr:`duplicates` (None without a window) which events, and both are part of the
+    lane's state, so a batch must be fed to the lane as a whole once it has been decoded.
+    Never raises for what a record holds.
     """
 
     def __init__(self, source: SourceOptions, task: str) -> None:
         self.schema = LabelSchema(task, source)
+        self.duplicates = (
+            DuplicateFilter(source.duplicate_window) if source.duplicate_window else None
+        )
         self._layout = Layout(source)
         self._fast = Fast(source, self._layout)
         self._strict = Strict(source, self._layout)
 
     def decode(self, batch: Batch) -> Block:
-        """Usable events, unlabelled ones counted, dead letters for the rest."""
+        """Usable events, unlabelled and repeated ones counted, dead letters for the rest."""
         layout = self._layout
-        events = Columns(batch, (layout.time,))
-        self._read(events, labelled=True)
+        repeated = 0
+        if self.duplicates is None:
+            events = Columns(batch, (layout.time,))
+            self._read(events, labelled=True)
+        else:
+            events = Columns(batch, (layout.time, layout.id))
+            self._read(events, labelled=True)
+            fresh = self.duplicates.fresh(events.ids(layout.id))
+            if fresh is not None:
+                repeated = len(events.places) - len(fresh)
+                events.keep(fresh)
         return Block(
             batch.partition,
             batch.offsets[0],
@@ -69,6 +83,7 @@ class JsonCodec:
             events.dead_letters,
             events.time_of(layout.time),
             events.letter_of,
+            repeated,
         )
 
     def decode_features(self, batch: Batch) -> ScoreBlock:

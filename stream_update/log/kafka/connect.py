@@ -161,9 +161,8 @@ class Connect:
     @property
     def breathe_s(self) -> float:
         """How often a member that is busy polls nevertheless, in seconds."""
-        return (
-            min(self._consumer["session_timeout_ms"], self._consumer["max_poll_interval_ms"]) / 4e3
-        )
+        limits = (self._consumer["session_timeout_ms"], self._consumer["max_poll_interval_ms"])
+        return float(min(limits)) / 4000
 
     @property
     def step_s(self) -> float:
