@@ -110,9 +110,9 @@ def test_the_heartbeat_fits_the_session(consumer: dict[str, int], heartbeat: int
 
 def test_options_of_one_kind_go_before_those_of_all() -> None:
     connect = Connect(
-        URL, {"request_timeout_ms": 1, "bootstrap_timeout_ms": 2}, {"request_timeout_ms": 3}, {}
+        URL, {"request_timeout_ms": 1, "bootstrap_timeout_ms": 2}, {"request_timeout_ms": 300}, {}
     )
-    assert connect._consumer["request_timeout_ms"] == 3
+    assert connect._consumer["request_timeout_ms"] == 300
     assert connect._producer["request_timeout_ms"] == 1
     assert connect._admin["request_timeout_ms"] == 1
     assert connect._admin["bootstrap_timeout_ms"] == 2
@@ -152,3 +152,39 @@ def test_whoever_set_the_level_of_the_clients_log_keeps_it(
     monkeypatch.setattr(logger, "level", logging.NOTSET)
     Connect(URL, {}, {}, {})
     assert logger.level == logging.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "hint"),
+    [
+        (
+            "consumer",
+            {"session_timeout_ms": 6000, "heartbeat_interval_ms": 2001},
+            "session_timeout_ms has to be at least 3 times heartbeat_interval_ms",
+        ),
+        (
+            "consumer",
+            {"fetch_max_wait_ms": 40_000, "request_timeout_ms": 30_000},
+            "request_timeout",
+        ),
+        ("producer", {"request_timeout_ms": 12_001}, "delivery_timeout_ms has to be at least"),
+        ("producer", {"delivery_timeout_ms": 15_001}, "transaction_timeout_ms has to be at least"),
+        ("producer", {"transaction_timeout_ms": 60_001}, "at most 60000"),
+    ],
+)
+def test_timeouts_have_to_fit_into_one_another(
+    kind: str, options: dict[str, int], hint: str
+) -> None:
+    tables: dict[str, dict[str, int]] = {"consumer": {}, "producer": {}, kind: options}
+    with pytest.raises(ConfigError, match=next(iter(options))) as error:
+        Connect(URL, {}, tables["consumer"], tables["producer"])
+    assert hint in error.value.hint
+
+
+def test_timeouts_that_just_fit() -> None:
+    Connect(
+        URL,
+        {},
+        {"session_timeout_ms": 6000, "heartbeat_interval_ms": 2000},
+        {"delivery_timeout_ms": 15_000},
+    )

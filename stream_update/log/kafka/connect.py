@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -83,6 +83,23 @@ OWNED = {
 }
 """Options that are not the user's to set, and why."""
 
+CONSUMER_TIMEOUTS = (
+    ("heartbeat_interval_ms", 3, "session_timeout_ms", "two heartbeats may be late or lost"),
+    ("fetch_max_wait_ms", 1, "request_timeout_ms", "the broker holds a fetch for that long"),
+)
+PRODUCER_TIMEOUTS = (
+    ("request_timeout_ms", 1, "delivery_timeout_ms", "one try has to fit in"),
+    (
+        "delivery_timeout_ms",
+        1,
+        "transaction_timeout_ms",
+        "the broker would abort a checkpoint that is still on its way",
+    ),
+)
+"""Name, how often it has to fit into which other, and why."""
+
+LONGEST_TRANSACTION_MS = 60_000
+
 ASSIGNORS = {
     "cooperative-sticky": CooperativeStickyAssignor,
     "range": RangePartitionAssignor,
@@ -155,6 +172,8 @@ class Connect:
         if "heartbeat_interval_ms" not in self._consumer:
             session_ms = int(self._consumer["session_timeout_ms"])
             self._consumer["heartbeat_interval_ms"] = min(HEARTBEAT_MS, max(1, session_ms // 4))
+        _check_timeouts(self._consumer, "consumer", CONSUMER_TIMEOUTS)
+        _check_timeouts(self._producer, "producer", PRODUCER_TIMEOUTS)
         self._reached = False
         _quieten()
 
@@ -232,6 +251,27 @@ class Connect:
             raise translated(error, f"connecting to {', '.join(self.servers)}") from error
         self._reached = True
         return client
+
+
+def _check_timeouts(
+    options: Mapping[str, Any], kind: str, relations: Iterable[tuple[str, int, str, str]]
+) -> None:
+    for name, times, limit, why in relations:
+        inner, outer = options.get(name), options.get(limit)
+        if not all(isinstance(limit_ms, int | float) for limit_ms in (inner, outer)):
+            continue  # the client says what is wrong with it
+        if inner * times > outer:
+            raise ConfigError(
+                f"[kafka.{kind}] {name} = {inner} is too long for {limit} = {outer}: {why}",
+                hint=f"{limit} has to be at least {'' if times == 1 else f'{times} times '}{name}",
+            )
+    longest = options.get("transaction_timeout_ms")
+    if isinstance(longest, int | float) and longest > LONGEST_TRANSACTION_MS:
+        raise ConfigError(
+            f"[kafka.{kind}] transaction_timeout_ms = {longest} is too long: after a crash the "
+            "partition's next owner waits until its last transaction has timed out",
+            hint=f"at most {LONGEST_TRANSACTION_MS}; 15000 is the default",
+        )
 
 
 def _made(kind: Callable[..., T], options: Mapping[str, Any]) -> T:
