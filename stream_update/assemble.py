@@ -250,6 +250,7 @@ class Trainer:
 
     ``until_end`` stops at the log's end as it was at the start, ``max_events`` after so
     many events, ``stop_when`` on a condition such as ``"accuracy < 0.7 over 5000"``.
+    ``accept_gap`` lets a lane go on whose next events the log no longer holds.
     """
 
     def __init__(
@@ -260,6 +261,7 @@ class Trainer:
         until_end: bool = False,
         max_events: int | None = None,
         stop_when: str | None = None,
+        accept_gap: bool = False,
         on_slot: Callable[[Slot], None] | None = None,
         on_progress: Callable[[Worker], None] | None = None,
         on_checkpoint: Callable[[Worker], None] | None = None,
@@ -330,6 +332,7 @@ class Trainer:
             ends=end_offsets(log, info) if until_end else None,
             max_events=max_events,
             stop_when=condition.met if condition is not None else None,
+            accept_gap=accept_gap,
             on_slot=prepare,
             on_progress=on_progress,
             on_checkpoint=on_checkpoint,

@@ -29,6 +29,7 @@ __all__ = [
     "LineageMismatch",
     "LogGap",
     "NoModelYet",
+    "Overtaken",
     "Refused",
     "StreamUpdateError",
     "Transient",
@@ -115,6 +116,22 @@ class LogGap(Fatal):
     """The log no longer holds an offset that the lane needs."""
 
     exit_code = 3
+
+
+class Overtaken(LogGap):
+    """Retention, or a deletion, was faster than the lane: records it needs are gone.
+
+    ``partition`` of the topic holds nothing before ``first``; ``wanted`` is the offset
+    that was to be read.
+    """
+
+    def __init__(
+        self, message: str, *, partition: int, wanted: int, first: int, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.partition = partition
+        self.wanted = wanted
+        self.first = first
 
 
 class LearnerFailed(StreamUpdateError):

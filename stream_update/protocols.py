@@ -130,6 +130,10 @@ class Member(Closing, Protocol):
         """Let a gained partition flow, from this offset on."""
         ...
 
+    def hold(self, partition: int) -> None:
+        """Let an assigned partition rest until :meth:`resume_at`."""
+        ...
+
     def position(self, partition: int) -> int:
         """As :meth:`Reader.position`, for an assigned partition that flows."""
         ...

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream_update.codecs import dead_letter_record, json_record
-from stream_update.errors import Fatal, LineageMismatch, LogGap
+from stream_update.errors import Fatal, LineageMismatch, LogGap, Overtaken
 from stream_update.events import (
     Alarm,
     Batch,
@@ -99,6 +99,7 @@ class Slot:
         self.seq = 0
         self.published = 0
         self.snapshot_created_ms: int | None = None
+        self.gaps: list[tuple[int, int, int]] = []
         self._plan = plan
         self._reader = reader
         self._pending: list[Record] = []
@@ -142,7 +143,7 @@ class Slot:
             start = self._first_offsets(committed, notes)
             self._kit = self._plan.build(start)
             self._parent, self._journal_number, self._journal_offset = "", 0, 0
-            self.seq = 0
+            self.seq, self.gaps = 0, []
         else:
             manifest = snapshot.manifest
             check_identity(manifest, self._plan.identity)
@@ -158,6 +159,7 @@ class Slot:
             self._journal_number = manifest.journal
             self._journal_offset = manifest.journal_offset
             self.seq = max(manifest.seq, known)
+            self.gaps = list(manifest.gaps)
             self.snapshot_created_ms = manifest.created_ms
         self.lane.poisoned.update(self._poisoned)
         self._snapshot_next = dict(self.lane.next)
@@ -256,6 +258,7 @@ class Slot:
         )
         if latest is not None:
             self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self.gaps = list(latest.manifest.gaps)
             self._snapshot_next = latest.manifest.positions
             self.snapshot_created_ms = latest.manifest.created_ms
         self.committed = {
@@ -334,6 +337,45 @@ class Slot:
                 json_record(plan.topics["drift"], value, key=plan.lineage.encode())
             )
 
+    def gap_before(self, partition: int) -> Overtaken | None:
+        """What the log has lost of what the lane would read next, if anything."""
+        where = TopicPartition(self._plan.source_topic, partition)
+        wanted, first = self.lane.next[partition], self._reader.beginning_offsets([where])[where]
+        if wanted >= first:
+            return None
+        return Overtaken(
+            f"{where.topic}[{partition}] holds nothing before offset {first}, but lineage "
+            f"{self._plan.lineage} has to go on at {wanted}",
+            partition=partition,
+            wanted=wanted,
+            first=first,
+            hint="retention or a deletion overtook it; to go on without these events, which is "
+            "written down in the lineage, start with --accept-gap",
+        )
+
+    def accept(self, gap: Overtaken) -> None:
+        """Go on behind a gap; the lineage says so from now on."""
+        start = self.lane.next[gap.partition]
+        self.lane.next[gap.partition] = gap.first
+        self.gaps = [*self.gaps, (gap.partition, start, gap.first)]
+        self._pending.append(self.gap_record(gap, accepted=True))
+        logger.warning("%s; going on at %d without them", gap, gap.first)
+
+    def gap_record(self, gap: Overtaken, *, accepted: bool) -> Record:
+        """The alarm that a gap is."""
+        plan = self._plan
+        value = {
+            "kind": "log-gap",
+            "app": plan.identity.app,
+            "lineage": plan.lineage,
+            "topic": plan.source_topic,
+            "partition": gap.partition,
+            "offset": gap.wanted,
+            "first": gap.first,
+            "accepted": accepted,
+        }
+        return json_record(plan.topics["drift"], value, key=plan.lineage.encode())
+
     def _check_ratio(self, count: int, bad: int) -> None:
         seen, wrong = self._recent[0] + count, self._recent[1] + bad
         if seen >= self._plan.bad_window:
@@ -406,6 +448,7 @@ class Slot:
             "unlabelled": lane.unlabelled,
             "duplicates": lane.duplicates,
             "event_time": lane.event_time,
+            "gaps": [list(gap) for gap in self.gaps],
             "snapshot": self.seq,
         }
 
@@ -429,6 +472,7 @@ class Slot:
             created_ms=int(time.time() * 1000),
             journal=self._journal_number + with_journal,
             journal_offset=self._journal_offset,
+            gaps=self.gaps,
         )
 
     def confirm(self, part: Part, given: list[int]) -> None:

@@ -64,7 +64,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``next`` maps each input partition to the next offset to be read; ``parent`` is
     the SHA-256 of the manifest before this one (empty for the first); ``digest`` is
     that of the uncompressed state. ``journal`` and ``journal_offset`` say how far
-    the journal of a lane over several partitions is contained.
+    the journal of a lane over several partitions is contained. ``gaps`` are the events
+    that the log lost before they were learned, and that a person has agreed to go on
+    without: (partition, first offset missing, offset where learning went on).
     """
 
     format: int
@@ -88,6 +90,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chunks: int
     journal: int = 0
     journal_offset: int = 0
+    gaps: list[tuple[int, int, int]] = []
 
     @property
     def positions(self) -> dict[int, int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stream_update.cadence import Cadence
-from stream_update.errors import Refused, Transient
+from stream_update.errors import Overtaken, Refused, Transient
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
 from stream_update.protocols import Member, Publication, Publisher, Reader
@@ -34,8 +34,9 @@ class Worker:
 
     ``ends`` stops the worker when the whole topic has been learned up to these
     offsets, by whichever members; ``max_events`` after so many events here;
-    ``stop_when`` as soon as it returns True. ``on_progress`` is called after every
-    poll, ``on_checkpoint`` after every committed checkpoint.
+    ``stop_when`` as soon as it returns True. ``accept_gap``: a lane whose next events the
+    log no longer holds goes on behind the gap instead of stopping. ``on_progress`` is
+    called after every poll, ``on_checkpoint`` after every committed checkpoint.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Worker:
         on_slot: Callable[[Slot], None] | None = None,
         on_progress: Callable[[Worker], None] | None = None,
         on_checkpoint: Callable[[Worker], None] | None = None,
+        accept_gap: bool = False,
         idle_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,6 +77,8 @@ class Worker:
         self._on_progress = on_progress
         self._on_checkpoint = on_checkpoint
         self._clock = clock
+        self._accept_gap = accept_gap
+        self._halted: dict[int, Overtaken] = {}
         self._stopping = False
         self._flying: tuple[list[Part], Publication] | None = None
         self._standby: Slot | None = None
@@ -103,9 +107,15 @@ class Worker:
             if self._enough() or self._finished():
                 break
         self._drain()
+        if self._halted and not self._stopping:
+            raise next(iter(self._halted.values()))
 
     def _turn(self) -> None:
-        poll = self._member.poll(IDLE_S, self._max_poll_records)
+        try:
+            poll = self._member.poll(IDLE_S, self._max_poll_records)
+        except Overtaken as gap:
+            self._overtaken(gap)
+            return
         self._void.clear()
         if poll.lost or poll.gained or (self._flying is not None and self._flying[1].done()):
             self._settle()
@@ -127,6 +137,7 @@ class Worker:
         self._owned -= set(partitions)
         for number in [n for n, slot in self.slots.items() if {*slot.partitions} & {*partitions}]:
             slot = self.slots.pop(number)
+            self._halted.pop(number, None)
             slot.close()
             logger.info(
                 "%s: partitions %s went to another member; what was not committed of them is "
@@ -194,6 +205,15 @@ class Worker:
     def _resume(self, slot: Slot) -> None:
         if self._on_slot is not None:
             self._on_slot(slot)
+        self._halted.pop(slot.number, None)
+        for partition in slot.partitions:
+            gap = slot.gap_before(partition)
+            if gap is None:
+                continue
+            if not self._accept_gap:
+                self._halt(slot, gap)
+                return
+            slot.accept(gap)
         for partition in slot.partitions:
             self._member.resume_at(partition, slot.lane.next[partition])
         logger.info(
@@ -204,6 +224,35 @@ class Worker:
             slot.lane.learned,
             {p: slot.lane.next[p] for p in slot.partitions},
         )
+
+    def _overtaken(self, gap: Overtaken) -> None:
+        """The log has deleted what a lane would have read next."""
+        slot = self.slots.get(0 if self._single else gap.partition)
+        if slot is None:
+            raise gap
+        self._settle()
+        gap = slot.gap_before(gap.partition) or gap
+        if self._accept_gap:
+            slot.accept(gap)
+            self._member.resume_at(gap.partition, gap.first)
+        else:
+            self._halt(slot, gap)
+
+    def _halt(self, slot: Slot, gap: Overtaken) -> None:
+        """Stop one lane, with an alarm; the others go on."""
+        logger.error("lane %d stops: %s. %s", slot.number, gap, gap.hint)
+        self._halted[slot.number] = gap
+        for partition in slot.partitions:
+            self._member.hold(partition)
+        at = self._member.committed([gap.partition])[gap.partition]
+        # With the position as it is: an alarm without one would not be fenced.
+        position = at or Committed(slot.lane.next[gap.partition])
+        try:
+            self._publisher.publish(
+                [slot.gap_record(gap, accepted=False)], {gap.partition: position}, self._member
+            )
+        except (Refused, Transient) as error:
+            logger.warning("the alarm could not be published: %s", error)
 
     def _stand_by(self) -> None:
         """Keep a lane warm behind the owner's journal."""
@@ -267,7 +316,7 @@ class Worker:
             slot = self.slots.get(0 if self._single else partition)
             if slot is None or partition not in slot.partitions:
                 elsewhere.append(partition)
-            elif self._member.position(partition) < end:
+            elif slot.number not in self._halted and self._member.position(partition) < end:
                 return False
         if not elsewhere:
             return True

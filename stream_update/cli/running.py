@@ -34,12 +34,19 @@ __all__ = ["commands"]
 @click.option("--until-end", is_flag=True, help="Stop at the log's end as it is now.")
 @click.option("--max-events", type=click.IntRange(min=1), help="Stop after so many events.")
 @click.option("--stop-when", metavar="CONDITION", help='Such as "accuracy < 0.7 over 5000".')
+@click.option(
+    "--accept-gap",
+    is_flag=True,
+    help="Go on without events that the log deleted before they were learned; the lineage "
+    "says so from then on.",
+)
 @json_option
 def run(
     config: Config,
     until_end: bool,
     max_events: int | None,
     stop_when: str | None,
+    accept_gap: bool,
     as_json: bool,
 ) -> None:
     """Learn from the source topic, as a member of the consumer group."""
@@ -59,6 +66,7 @@ def run(
             until_end=until_end,
             max_events=max_events,
             stop_when=stop_when,
+            accept_gap=accept_gap,
             on_progress=view.progress,
             on_checkpoint=view.checkpoint,
         )

@@ -40,7 +40,11 @@ def open_log(url: str) -> Log:
     return KafkaLog(
         url,
         consumer={"session_timeout_ms": 6_000, "heartbeat_interval_ms": 500},
-        producer={"transaction_timeout_ms": 5_000},
+        producer={
+            "delivery_timeout_ms": 5_000,
+            "request_timeout_ms": 4_000,
+            "transaction_timeout_ms": 5_000,
+        },
     )
 
 

@@ -129,6 +129,9 @@ class EmbeddedMember(Closing):
         where = self._assigned(partition)
         self._reading.add(where, place_of(self._store, *where), offset)
 
+    def hold(self, partition: int) -> None:
+        self._reading.drop(self._assigned(partition))
+
     def position(self, partition: int) -> int:
         where = self._assigned(partition)
         if where not in self._reading.positions:

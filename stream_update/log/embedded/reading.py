@@ -6,7 +6,7 @@ import sqlite3
 from collections import deque
 from typing import Any
 
-from stream_update.errors import LogGap
+from stream_update.errors import LogGap, Overtaken
 from stream_update.events import Batch, TopicPartition
 from stream_update.log.embedded.batch import RowsBatch
 from stream_update.log.embedded.store import Store
@@ -111,11 +111,20 @@ class Reading:
 
 
 def _gap(where: TopicPartition, position: int, first: int, end: int) -> LogGap:
+    message = (
+        f"{where.topic}[{where.partition}] has no offset {position}: it holds {first} to {end}"
+    )
     if position < first:
-        why = "a deletion overtook it: the records before are gone"
-    else:
-        why = "the file was replaced by an older one, or the position is of another log"
+        return Overtaken(
+            message,
+            partition=where.partition,
+            wanted=position,
+            first=first,
+            hint="a deletion overtook it: the records before are gone; decide whether to go on "
+            "without them",
+        )
     return LogGap(
-        f"{where.topic}[{where.partition}] has no offset {position}: it holds {first} to {end}",
-        hint=f"{why}; decide whether to go on without them",
+        message,
+        hint="the file was replaced by an older one, or the position is of another log; decide "
+        "whether to go on without what is missing",
     )

@@ -136,6 +136,10 @@ class KafkaMember:
         self._consumer.resume(where)
         self._flowing.add(partition)
 
+    def hold(self, partition: int) -> None:
+        self._consumer.pause(self._assigned(partition))
+        self._flowing.discard(partition)
+
     def position(self, partition: int) -> int:
         where = self._assigned(partition)
         if partition not in self._flowing:

@@ -9,7 +9,7 @@ from typing import Any
 from kafka import errors as vendor
 from kafka.structs import TopicPartition as VendorPartition
 
-from stream_update.errors import Fatal, LogGap, StreamUpdateError
+from stream_update.errors import Fatal, LogGap, Overtaken, StreamUpdateError
 from stream_update.events import Batch, TopicInfo
 from stream_update.log.kafka.batch import RecordsBatch
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, translated
@@ -116,13 +116,20 @@ class Polling:
             end = self.consumer.end_offsets([where], timeout_ms=_AFTER_ERROR_MS)[where]
         except vendor.KafkaError as error:
             return translated(error, f"asking what {_name(where)} holds instead of {offset}")
+        message = f"{_name(where)} has no offset {offset}: it holds {first} to {end}"
         if offset < first:
-            why = "retention or a deletion overtook it: the records before are gone"
-        else:
-            why = "the topic was created again, or lost its end"
+            return Overtaken(
+                message,
+                partition=where.partition,
+                wanted=offset,
+                first=first,
+                hint="retention or a deletion overtook it: the records before are gone; decide "
+                "whether to go on without them",
+            )
         return LogGap(
-            f"{_name(where)} has no offset {offset}: it holds {first} to {end}",
-            hint=f"{why}; decide whether to go on without them",
+            message,
+            hint="the topic was created again, or lost its end; decide whether to go on without "
+            "what is missing",
         )
 
     def _undecodable(self, error: Exception) -> Fatal:
