@@ -25,7 +25,8 @@ class Writing:
         self._turns: dict[str, int] = {}
 
     def check(self, record: Record) -> None:
-        """Raise :class:`ConfigError` for a topic or partition that does not exist."""
+        """Raise for what cannot be written, such as to a topic that does not exist."""
+        _check_content(record)
         known = self._known.get(record.topic)
         if known is None or not _fits(record, known):
             known = self._known[record.topic] = topic_of(self._store, record.topic)
@@ -40,11 +41,7 @@ class Writing:
         rows, given = [], []
         for record in records:
             topic, value, key, partition, headers, timestamp_ms = record
-            if value is None and key is None:
-                raise Fatal(
-                    f"a record for topic {topic} cannot be written: it has neither value nor key",
-                    hint="a record needs a value or a key",
-                )
+            _check_content(record)
             if topic not in tails:
                 tails[topic] = self._tails(sql, topic)
             ends = tails[topic]
@@ -99,6 +96,14 @@ class _Tail:
         self.id = place.id
         self.base = place.base
         self.start = self.next = place.next
+
+
+def _check_content(record: Record) -> None:
+    if record.value is None and record.key is None:
+        raise Fatal(
+            f"a record for topic {record.topic} cannot be written: it has neither value nor key",
+            hint="a record needs a value or a key",
+        )
 
 
 def _fits(record: Record, topic: Topic) -> bool:
