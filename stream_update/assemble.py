@@ -303,6 +303,7 @@ class Trainer:
             partitions=lambda: range(log.topics()[info.name].partitions),
             auto_offset_reset=config.source.auto_offset_reset,
             journal=single,
+            fenced=config.delivery == "exactly-once",
             compression_level=config.snapshot.compression_level,
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
@@ -312,6 +313,7 @@ class Trainer:
         self._publisher = log.publisher(
             config.trainer_group,
             [topic for kind, topic in plan.topics.items() if single or kind != "journal"],
+            delivery=config.delivery,
         )
         self._member = log.member(config.trainer_group, info.name, single=single)
         self.worker = Worker(
@@ -422,7 +424,9 @@ class ScorerProcess:
         )
         self._reader = log.reader()
         self._publisher = log.publisher(
-            config.scorer_group, [config.topic("predictions"), config.topic("dead-letters")]
+            config.scorer_group,
+            [config.topic("predictions"), config.topic("dead-letters")],
+            delivery=config.delivery,
         )
         self._member = log.member(config.scorer_group, info.name)
         self.scorer = Scorer(

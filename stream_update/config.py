@@ -119,6 +119,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lineage: Name = ""
     lanes: Literal["per-partition", "single"] = "per-partition"
     group_id: str = ""
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     seed: int = 0
     max_poll_records: Positive = 500
     monitor: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from stream_update.events import (
     Alarm,
@@ -26,7 +26,19 @@ from stream_update.events import (
     Tree,
 )
 
-__all__ = ["Appender", "Learner", "Log", "Member", "Monitor", "Publication", "Publisher", "Reader"]
+Delivery = Literal["exactly-once", "at-least-once"]
+
+__all__ = [
+    "Appender",
+    "Delivery",
+    "Learner",
+    "Log",
+    "Member",
+    "Monitor",
+    "Publication",
+    "Publisher",
+    "Reader",
+]
 
 
 class Closing(Protocol):
@@ -73,9 +85,13 @@ class Log(Closing, Protocol):
         """
         ...
 
-    def publisher(self, group_id: str, topics: Iterable[str] = ()) -> Publisher:
+    def publisher(
+        self, group_id: str, topics: Iterable[str] = (), *, delivery: Delivery = "exactly-once"
+    ) -> Publisher:
         """A writer of atomic checkpoints; ``topics`` are those it will write to, so that it
-        can make itself ready while the caller does something else.
+        can make itself ready while the caller does something else. Without
+        ``"exactly-once"`` it may need no transactions, and then a crash may leave
+        records of a checkpoint whose positions were not committed.
         """
         ...
 

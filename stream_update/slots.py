@@ -63,6 +63,7 @@ class Plan(NamedTuple):
     partitions: Callable[[], Sequence[int]]
     auto_offset_reset: str = "earliest"
     journal: bool = False
+    fenced: bool = True
     compression_level: int = 3
     wait_s: float = 20.0
     bad_ratio: float = 1.0
@@ -168,7 +169,13 @@ class Slot:
             p: at.offset if at is not None else self.lane.next[p] for p, at in committed.items()
         }
         for partition, offset in self.committed.items():
-            if self.lane.next[partition] > offset:
+            if self.lane.next[partition] <= offset:
+                continue
+            if not self._plan.fenced:
+                # All that was said up to the snapshot is out, for it was written before.
+                self.committed[partition] = self.lane.next[partition]
+                self._must_commit = True
+            else:
                 raise LineageMismatch(
                     f"snapshot {self.seq} of lineage {self._plan.lineage} has learned "
                     f"{self._plan.source_topic}[{partition}] up to {self.lane.next[partition]}, "

@@ -16,6 +16,7 @@ from stream_update.log.embedded.publisher import EmbeddedPublisher
 from stream_update.log.embedded.reader import EmbeddedReader
 from stream_update.log.embedded.store import Closing, Store
 from stream_update.log.embedded.topics import topic_of
+from stream_update.protocols import Delivery
 
 __all__ = ["EmbeddedLog"]
 
@@ -98,6 +99,8 @@ class EmbeddedLog(Closing):
         self,
         group_id: str,
         topics: Iterable[str] = (),  # noqa: ARG002 - nothing has to be looked up
+        *,
+        delivery: Delivery = "exactly-once",  # noqa: ARG002 - it costs nothing here
     ) -> EmbeddedPublisher:
         return EmbeddedPublisher(self._store(), group_id)
 

@@ -19,6 +19,8 @@ from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.reader import KafkaReader
 from stream_update.log.kafka.refusals import translated
 from stream_update.log.kafka.sending import Spread
+from stream_update.log.kafka.unfenced import UnfencedPublisher
+from stream_update.protocols import Delivery
 
 __all__ = ["KafkaLog"]
 
@@ -121,8 +123,11 @@ class KafkaLog:
         )
         return KafkaMember(consumer, group_id, found, assignors, breathe_s=self._connect.breathe_s)
 
-    def publisher(self, group_id: str, topics: Iterable[str] = ()) -> KafkaPublisher:
-        return KafkaPublisher(group_id, self._connect, self._spread(), topics)
+    def publisher(
+        self, group_id: str, topics: Iterable[str] = (), *, delivery: Delivery = "exactly-once"
+    ) -> KafkaPublisher:
+        kind = KafkaPublisher if delivery == "exactly-once" else UnfencedPublisher
+        return kind(group_id, self._connect, self._spread(), topics)
 
     def appender(self) -> KafkaAppender:
         return KafkaAppender(self._connect, self._spread())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import ConsumerRebalanceListener
 from kafka import errors as vendor
-from kafka.structs import MemberState
+from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as VendorPartition
 
 from stream_update.errors import Fatal, StreamUpdateError, Transient
@@ -172,6 +172,16 @@ class KafkaMember:
                 ) from error
         self._tainted.discard(partition)
         return None if found is None else Committed(found.offset, found.metadata or "")
+
+    def commit(self, offsets: Mapping[int, Committed]) -> None:
+        """Commit positions without a transaction; raises the client's own errors."""
+        self._consumer.commit(
+            {
+                self._assigned(partition): OffsetAndMetadata(at.offset, at.metadata, -1)
+                for partition, at in offsets.items()
+            },
+            timeout_ms=ASK_MS,
+        )
 
     def stable(self) -> bool:
         known = self._identity

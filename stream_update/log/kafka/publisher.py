@@ -20,7 +20,7 @@ from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, STALE_MEMBER, translated
 from stream_update.log.kafka.sending import Spread, close_producer, rejected
 from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
-from stream_update.protocols import Member
+from stream_update.protocols import Member, Publication
 
 __all__ = ["KafkaPublisher"]
 
@@ -75,7 +75,7 @@ class KafkaPublisher:
 
     def begin(
         self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> KafkaPublication:
+    ) -> Publication:
         if self._doubt is not None:
             raise self._doubt
         if not isinstance(member, KafkaMember) or member.group_id != self._group_id:
@@ -90,12 +90,20 @@ class KafkaPublisher:
         self._last = self._watchdog.start(
             lambda call: self._transact(call, sends, positions, identity), AHEAD_S
         )
-        return KafkaPublication(self._last, self._in_doubt, member)
+        return self._publication(self._last, offsets, member)
 
     def publish(
         self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
     ) -> list[int]:
         return self.begin(records, offsets, member).result()
+
+    def _publication(
+        self,
+        call: Call[list[int]],
+        offsets: Mapping[int, Committed],  # noqa: ARG002 - the transaction has them
+        member: KafkaMember,
+    ) -> Publication:
+        return KafkaPublication(call, self._in_doubt, member)
 
     def _check(self, offsets: Mapping[int, Committed], member: KafkaMember) -> None:
         """What the broker would let pass."""
@@ -152,14 +160,14 @@ class KafkaPublisher:
         producer, self._producer = self._producer or self._new_producer(), None
         self._working = producer
         try:
-            given = self._one_transaction(call, producer, sends, positions, identity)
+            given = self._write(call, producer, sends, positions, identity)
         except BaseException:
             close_producer(producer)
             raise
         self._producer = producer
         return given
 
-    def _one_transaction(
+    def _write(
         self,
         call: Call[list[int]],
         producer: Any,
