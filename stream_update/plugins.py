@@ -13,7 +13,8 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from stream_update.errors import ConfigError
 from stream_update.protocols import Log
@@ -167,6 +168,7 @@ def _call(
                     + (f"; did you mean {close[0]}?" if close else ""),
                     hint=f"it accepts: {', '.join(accepted) or 'no options'}",
                 )
+    _check_texts(maker, parameters, options, where)
     try:
         return maker(*positional, **options)
     except ConfigError:
@@ -177,3 +179,36 @@ def _call(
             f"{where}: {name} refused its options: {error}",
             hint=f"given: {shown or 'nothing'}; it accepts: {', '.join(accepted) or 'anything'}",
         ) from error
+
+
+def _check_texts(
+    maker: Callable[..., Any],
+    parameters: Mapping[str, inspect.Parameter],
+    options: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Refuse a text where the annotation, or the default, leaves no room for one: many
+    constructors would take it, and the model would break at its first event.
+    """
+    init = maker.__init__ if isinstance(maker, type) else maker  # type: ignore[misc]
+    try:
+        hints = get_type_hints(init)
+    except (NameError, TypeError, AttributeError):  # annotations that mean nothing at run time
+        return
+    for option, value in options.items():
+        default = parameters[option].default if option in parameters else None
+        number = type(default) if type(default) in {int, float} else Any
+        kinds = _kinds(hints.get(option, number))
+        if isinstance(value, str) and not any(map(_may_be_text, kinds)):
+            expected = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
+            raise ConfigError(f"{where}.{option}: expected {expected}, got {value!r}")
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The members of a union, without their parameters."""
+    members = get_args(hint) if get_origin(hint) in {Union, UnionType} else [hint]
+    return [get_origin(member) or member for member in members]
+
+
+def _may_be_text(kind: Any) -> bool:
+    return kind is Any or not isinstance(kind, type) or issubclass(str, kind)

@@ -57,6 +57,21 @@ def test_errors(tree: dict[str, Any], words: tuple[str, ...]) -> None:
         ({"use": "no_such_module:x"}, ("learner.use", "no_such_module")),
         ({"use": "no-such-name"}, ("learner.use", "module:attribute")),
         (
+            {"use": "river.linear_model:LogisticRegression", "l2": "strong"},
+            ("learner.l2", "expected float", "'strong'"),
+        ),
+        (
+            {"use": "river.linear_model:LogisticRegression", "intercept_lr": "0.1"},
+            ("learner.intercept_lr", "expected float or Scheduler"),
+        ),
+        (
+            {
+                "use": "river.linear_model:LogisticRegression",
+                "optimizer": {"use": "river.optim:SGD", "lr": "x"},
+            },
+            ("learner.optimizer.lr", "expected int or float or Scheduler", "'x'"),
+        ),
+        (
             {"use": "river.linear_model:LogisticRegression", "l3": 1},
             ("learner.l3", "no such option", "l2", "it accepts"),
         ),
