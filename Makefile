@@ -35,8 +35,9 @@ test: .venv/ready ## every test; T=tests/unit for some of them
 coverage: .venv/ready ## every test, and which lines and branches none of them takes
 	$(BIN)/python -m pytest --cov $(T)
 
-bench: .venv/ready ## events a second against a bare loop, on both logs
+bench: .venv/ready ## events a second against a bare loop, and what a snapshot costs
 	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.snapshots
 
 demo: .venv/ready ## a model learns, and a scorer follows it
 	$(BIN)/stream-update demo
