@@ -276,7 +276,7 @@ class Trainer:
         def build(start: Mapping[int, int]) -> Kit:
             codec = JsonCodec(config.source, config.task)
             monitors = parts.make_monitors()
-            extras: dict[str, Stateful] = {"labels": codec.schema}
+            extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
             if codec.duplicates is not None:
                 extras["duplicates"] = codec.duplicates
             lane = Lane(parts.make_learner(), monitors, start, extras=extras)

@@ -37,7 +37,8 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[source]``: where labelled events come from and what counts as valid.
 
     An event whose ``id`` was among the last ``duplicate_window`` ids is counted, and not
-    learned again; 0 asks for no such check.
+    learned again; 0 asks for no such check. ``max_features`` is for one event, and
+    ``max_names`` for all that a lane has seen.
     """
 
     topic: Name
@@ -56,6 +57,7 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_bytes: Positive = 65_536
     max_keys: Positive = 512
     max_features: Positive = 512
+    max_names: Positive = 10_000
     max_key_length: Positive = 128
     max_string: Positive = 1024
     max_classes: Positive = 1000

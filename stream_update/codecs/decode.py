@@ -10,6 +10,7 @@ from stream_update.codecs.duplicates import DuplicateFilter
 from stream_update.codecs.fast import Fast
 from stream_update.codecs.labels import LabelSchema
 from stream_update.codecs.layout import Layout, SourceOptions
+from stream_update.codecs.names import FeatureNames
 from stream_update.codecs.strict import Strict
 from stream_update.errors import BadEvent
 from stream_update.events import Batch, Block, DeadLetter, Features
@@ -42,14 +43,15 @@ class ScoreBlock(NamedTuple):
 class JsonCodec:
     """JSON records to events, with the limits of ``[source]``.
 
-    One codec for each lane: :attr:`schema` remembers which labels have been admitted and
-    :attr:`duplicates` (None without a window) which events, and both are part of the
-    lane's state, so a batch must be fed to the lane as a whole once it has been decoded.
-    Never raises for what a record holds.
+    One codec for each lane: :attr:`schema` remembers which labels have been admitted,
+    :attr:`names` which features, and :attr:`duplicates` (None without a window) which
+    events; all are part of the lane's state, so a batch must be fed to the lane as a
+    whole once it has been decoded. Never raises for what a record holds.
     """
 
     def __init__(self, source: SourceOptions, task: str) -> None:
         self.schema = LabelSchema(task, source)
+        self.names = FeatureNames(source.max_names)
         self.duplicates = (
             DuplicateFilter(source.duplicate_window) if source.duplicate_window else None
         )
@@ -126,7 +128,7 @@ class JsonCodec:
         labels = None
         if labelled:
             labels = self.schema.known(rows.fields[self._layout.label])
-            if labels is None:
+            if labels is None or not self.names.known(rows.names):
                 return False
         events.add(range(start, stop), rows, labels)
         return True
@@ -136,7 +138,9 @@ class JsonCodec:
             rows = self._strict.read(events.batch.values[place])
             labels = None
             if labelled:
+                self.names.check(rows.names)
                 labels = list(map(self.schema.admit, rows.fields[self._layout.label]))
+                self.names.admit(rows.names)
         except BadEvent as bad:
             events.reject(place, bad.reason, str(bad))
         else:

@@ -74,7 +74,8 @@ class Fast:
             features = list(map(_without_nulls, features))
         if self._layout.nested and self._too_long(set().union(*records)):
             return None
-        return Rows(features, fields) if self._sound(features) else None
+        names = self._sound(features)
+        return None if names is None else Rows(features, fields, names)
 
     def _decoder(self, null: Any) -> Callable[[Any], Record]:
         """``null`` is None where a feature may be null, and bool (once more) where not."""
@@ -104,20 +105,21 @@ class Fast:
         except REFUSED:
             return None
 
-    def _sound(self, features: list[Features]) -> bool:
-        """Take out what is no feature; whether the rest is within the limits."""
+    def _sound(self, features: list[Features]) -> set[str] | None:
+        """Take out what is no feature; the names of all if they are within the limits."""
         keys: set[str] = set().union(*features)
         if self._too_long(keys):
-            return False
-        for key in keys:
-            if not self._layout.wanted(key):
-                for row in features:
-                    row.pop(key, None)
-        return (
+            return None
+        for key in [key for key in keys if not self._layout.wanted(key)]:
+            keys.remove(key)
+            for row in features:
+                row.pop(key, None)
+        sound = (
             all(features)
             and max(map(len, features)) <= self._source.max_features
             and not (self._mixed and not all(map(self._in_range, features)))
         )
+        return keys if sound else None
 
     def _too_long(self, keys: set[str]) -> bool:
         return bool(keys) and max(map(len, keys)) > self._source.max_key_length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple, Protocol
 
 from stream_update.errors import ConfigError
@@ -49,6 +50,8 @@ class SourceOptions(Protocol):
     @property
     def max_features(self) -> int: ...
     @property
+    def max_names(self) -> int: ...
+    @property
     def max_key_length(self) -> int: ...
     @property
     def max_string(self) -> int: ...
@@ -60,11 +63,13 @@ class Rows(NamedTuple):
     """Decoded records as columns.
 
     ``fields`` maps each field with a meaning of its own (label, id, time, key) to
-    its raw values, :data:`MISSING` where a record does not have it.
+    its raw values, :data:`MISSING` where a record does not have it. ``names`` are those
+    of all features.
     """
 
     features: list[Features]
     fields: dict[str, list[Any]]
+    names: AbstractSet[str]
 
 
 class Place(NamedTuple):

@@ -37,7 +37,7 @@ class Strict:
         record = self._object(value)
         features = self._features(record)
         fields = {name: [record.get(name, MISSING)] for name in self._layout.fields}
-        return Rows([features], fields)
+        return Rows([features], fields, features.keys())
 
     def _object(self, value: bytes | None) -> dict[str, Any]:
         if not value:

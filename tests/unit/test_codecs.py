@@ -178,6 +178,40 @@ def test_every_record_is_accounted_for(raw: list[bytes]) -> None:
         assert accounted == block.count == len(raw)
 
 
+@given(st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=12))
+@example([{"a", "b"}, {"c"}, {"d"}, {"a", "c"}, {"b", "e"}])
+def test_a_lane_sees_only_so_many_feature_names(rows: list[set[str]]) -> None:
+    source = Source(topic="t", features="*", max_names=3)
+    values = [json.dumps({**dict.fromkeys(sorted(row), 1), "label": 1}).encode() for row in rows]
+    known: set[str] = set()
+    expected = []
+    for row in rows:
+        fits = len(known | row) <= 3
+        known |= row if fits else set()
+        expected.append(fits)
+    whole = JsonCodec(source, "binary").decode(batch(*values))
+    assert [x.keys() for x in whole.features] == [
+        row for row, fits in zip(rows, expected, strict=True) if fits
+    ]
+    assert {letter.reason for letter in whole.dead_letters} <= {"too-many-names"}
+    codec = JsonCodec(source, "binary")
+    one_by_one: list[Any] = []
+    for value in values:
+        one_by_one += codec.decode(batch(value)).features
+        tree = codec.names.dump()
+        codec = JsonCodec(source, "binary")
+        codec.names.load(tree)
+        codec.schema.load({"type": None, "classes": []})
+    assert one_by_one == whole.features
+
+
+def test_names_of_refused_events_are_not_admitted() -> None:
+    codec = JsonCodec(Source(topic="t", features="*", max_names=1), "binary")
+    refused = codec.decode(batch(b'{"a": 1, "label": "no"}', b'{"b": 1e300, "label": 1}'))
+    assert len(refused.dead_letters) == 2
+    assert codec.decode(batch(b'{"c": 1, "label": 1}')).features == [{"c": 1}]
+
+
 def test_output_records() -> None:
     letter = DeadLetter(1, 7, "why", "because", b"k", b"\xffraw", 5)
     record = dead_letter_record(letter, "dead", "t", "l")
