@@ -99,6 +99,7 @@ PRODUCER_TIMEOUTS = (
 """Name, how often it has to fit into which other, and why."""
 
 LONGEST_TRANSACTION_MS = 60_000
+GRACE_S = 5.0
 
 ASSIGNORS = {
     "cooperative-sticky": CooperativeStickyAssignor,
@@ -187,6 +188,11 @@ class Connect:
     def step_s(self) -> float:
         """How long one step of a checkpoint may take, in seconds."""
         return float(self._producer["delivery_timeout_ms"]) / 1000
+
+    @property
+    def patience_s(self) -> float:
+        """After how many seconds without a change a transaction is no longer normal."""
+        return float(self._producer["transaction_timeout_ms"]) / 1000 + GRACE_S
 
     @property
     def max_request_size(self) -> int:

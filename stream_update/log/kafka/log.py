@@ -14,6 +14,7 @@ from stream_update.events import TopicInfo, TopicSpec
 from stream_update.log.kafka.appender import KafkaAppender
 from stream_update.log.kafka.assignor import SingleOwnerAssignor
 from stream_update.log.kafka.connect import Connect
+from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.reader import KafkaReader
@@ -50,6 +51,8 @@ class KafkaLog:
         self._connect = Connect(url, client or {}, consumer or {}, producer or {})
         self._lock = threading.Lock()
         self._admin: Any = None
+        self._janitor = Janitor(self._asking, self._connect.consumer, self._connect.patience_s)
+        self._written: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +110,8 @@ class KafkaLog:
 
     def reader(self) -> KafkaReader:
         # Readers restore: they seek often, and a seek waits for the fetch under way.
-        return KafkaReader(self._connect.consumer(fetch_max_wait_ms=READER_WAIT_MS), self._describe)
+        consumer = self._connect.consumer(fetch_max_wait_ms=READER_WAIT_MS)
+        return KafkaReader(consumer, self._describe, self._janitor)
 
     def member(self, group_id: str, topic: str, *, single: bool = False) -> KafkaMember:
         if single and self._connect.chose_assignors():
@@ -121,13 +125,22 @@ class KafkaLog:
         consumer = self._connect.consumer(
             group_id=group_id, partition_assignment_strategy=assignors
         )
-        return KafkaMember(consumer, group_id, found, assignors, breathe_s=self._connect.breathe_s)
+        return KafkaMember(
+            consumer,
+            group_id,
+            found,
+            assignors,
+            breathe_s=self._connect.breathe_s,
+            overdue=lambda: self._janitor.tend_group(group_id, self._written),
+        )
 
     def publisher(
         self, group_id: str, topics: Iterable[str] = (), *, delivery: Delivery = "exactly-once"
     ) -> KafkaPublisher:
+        written = [*topics]
+        self._written.update(written)
         kind = KafkaPublisher if delivery == "exactly-once" else UnfencedPublisher
-        return kind(group_id, self._connect, self._spread(), topics)
+        return kind(group_id, self._connect, self._spread(), written)
 
     def appender(self) -> KafkaAppender:
         return KafkaAppender(self._connect, self._spread())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +28,10 @@ CLOSE_MS = 3_000
 
 
 class KafkaMember:
-    """See :class:`stream_update.protocols.Member`."""
+    """See :class:`stream_update.protocols.Member`.
+
+    ``overdue`` is called when the broker has not told the committed offsets in time.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class KafkaMember:
         assignors: Iterable[Any],
         *,
         breathe_s: float = 2.0,
+        overdue: Callable[[], None],
     ) -> None:
         self.group_id = group_id
         self.topic = topic.name
@@ -50,6 +54,7 @@ class KafkaMember:
         self._tainted: set[int] = set()
         self._identity: Any = None
         self._closed = False
+        self._overdue = overdue
         self._busy = Busy(f"membership of {group_id}", breathe_s, self._breathe)
         self._failure: StreamUpdateError | None = None
         consumer.subscribe([topic.name], listener=self._notes)
@@ -160,6 +165,7 @@ class KafkaMember:
                 found = self._consumer.committed(where, metadata=True, timeout_ms=left_ms)
             except vendor.KafkaTimeoutError as error:
                 self._tainted.add(partition)
+                self._overdue()
                 raise Transient(
                     f"group {self.group_id}: the committed offset of {self.topic}[{partition}] "
                     "is not known yet",

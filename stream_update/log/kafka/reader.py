@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from kafka.structs import TopicPartition as VendorPartition
 
 from stream_update.errors import ConfigError
 from stream_update.events import Batch, TopicInfo, TopicPartition
+from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
 
@@ -20,8 +22,12 @@ __all__ = ["KafkaReader"]
 class KafkaReader:
     """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
 
-    def __init__(self, consumer: Any, describe: Callable[[str], TopicInfo]) -> None:
+    def __init__(
+        self, consumer: Any, describe: Callable[[str], TopicInfo], janitor: Janitor
+    ) -> None:
         self._consumer = consumer
+        self._janitor = janitor
+        self._unmoved: dict[tuple[str, TopicPartition], tuple[int, float]] = {}
         self._polling = Polling(consumer)
         self._describe = describe
         self._topics: dict[str, TopicInfo] = {}
@@ -48,7 +54,9 @@ class KafkaReader:
         return self._offsets(self._consumer.beginning_offsets, where, "first")
 
     def end_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return self._offsets(self._consumer.end_offsets, where, "end")
+        ends = self._offsets(self._consumer.end_offsets, where, "end")
+        self._watch_for_standstill("end", ends)
+        return ends
 
     def _offsets(
         self, ask: Callable[..., Any], where: Iterable[TopicPartition], which: str
@@ -99,13 +107,38 @@ class KafkaReader:
                 self._consumer.seek(theirs, positions[ours])
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[Batch]:
-        return self._polling.poll(timeout_s, max_records)
+        batches = self._polling.poll(timeout_s, max_records)
+        if not batches:
+            self._watch_for_standstill("position", self._behind())
+        return batches
 
     def position(self, where: TopicPartition) -> int:
         theirs = VendorPartition(*where)
         if theirs not in self._consumer.assignment():
             raise ValueError(f"{where.topic}[{where.partition}] is not being read")
         return self._polling.position(theirs)
+
+    def _behind(self) -> dict[TopicPartition, int]:
+        """Where the log goes on behind the position, but nothing arrives."""
+        behind = {}
+        for theirs in self._consumer.assignment():
+            position, end = self._fetch_position(theirs), self._consumer.highwater(theirs)
+            if position is not None and end is not None and position < end:
+                behind[TopicPartition(*theirs)] = position
+        return behind
+
+    def _watch_for_standstill(self, what: str, now_at: Mapping[TopicPartition, int]) -> None:
+        """Have the partitions looked at that have not moved for longer than is normal."""
+        now, still = time.monotonic(), []
+        for where, offset in now_at.items():
+            before, since = self._unmoved.get((what, where), (None, now))
+            if before != offset:
+                self._unmoved[what, where] = offset, now
+            elif now - since > self._janitor.patience_s:
+                still.append(where)
+                self._unmoved[what, where] = offset, now
+        if still:
+            self._janitor.tend(still)
 
     def _fetch_position(self, where: VendorPartition) -> int | None:
         # position() would ask the broker for one that was never set.
