@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -7,14 +8,16 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as VendorPartition
 
 from stream_update.errors import Transient
 from stream_update.events import Committed, Record, TopicPartition
+from stream_update.log.kafka import KafkaLog
 from stream_update.log.kafka import member as member_module
 from stream_update.log.kafka.janitor import OFFSETS, Ending, Janitor, partition_of_group
-from tests.broker import SETTINGS, Broker, Unavailable
+from tests.broker import PASSWORD, SETTINGS, USER, Broker, Unavailable
 from tests.kafka_setting import Setting, until
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.kafka]
@@ -48,9 +51,10 @@ class Writer:
 
     def __init__(self, setting: Setting, name: str = "") -> None:
         self.setting = setting
+        self.name = name or f"{setting.group}.0123456789abcdef"
         self.producer: Any = KafkaProducer(
             bootstrap_servers=setting.bootstrap,
-            transactional_id=name or f"{setting.group}.0123456789abcdef",
+            transactional_id=self.name,
             transaction_timeout_ms=TIMEOUT_MS,
         )
         self.producer.init_transactions()
@@ -227,6 +231,75 @@ def test_a_reader_that_asks_for_the_end_has_it_ended(setting: Setting, writer: W
     until(lambda: reader.end_offsets([where])[where] == 2)
 
 
+@pytest.fixture
+def guarded() -> Iterator[Broker]:
+    """An unverified broker that lets the user with the password do nothing."""
+    rules = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "transaction.partition.verification.enable": "false",
+    }
+    try:
+        own = Broker(settings=rules).__enter__()
+    except Unavailable as error:
+        pytest.skip(f"no Kafka broker: {error}")
+    try:
+        yield own
+    finally:
+        own.stop()
+
+
+def test_missing_rights_are_named_and_nothing_is_done(
+    guarded: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as closing:
+        setting = Setting(guarded.bootstrap)
+        closing.callback(setting.close)
+        writer = Writer(setting)
+        closing.callback(writer.producer.close, timeout=1)
+        writer.transact("commit", b"x")
+        settled(setting, "CompleteCommit")
+        low = KafkaLog(
+            f"kafka://{guarded.secured}",
+            client={
+                "security_protocol": "SASL_PLAINTEXT",
+                "sasl_mechanism": "PLAIN",
+                "sasl_plain_username": USER,
+                "sasl_plain_password": PASSWORD,
+            },
+        )
+        closing.callback(low.close)
+        one = Janitor(low._asking, low._connect.consumer, PATIENCE_S)
+
+        def says(text: str) -> None:
+            def said() -> bool:
+                one.tend([(setting.output, 0)])
+                return text in caplog.text
+
+            until(said)
+            assert is_open(setting, setting.output)
+
+        def allow(kind: ResourceType, name: str, operation: ACLOperation) -> None:
+            rule = ACL(
+                principal=f"User:{USER}",
+                host="*",
+                operation=operation,
+                permission_type=ACLPermissionType.ALLOW,
+                resource_pattern=ResourcePattern(kind, name),
+            )
+            setting.admin().create_acls([rule])
+
+        allow(ResourceType.TOPIC, setting.output, ACLOperation.READ)
+        says("TopicAuthorizationFailedError: topic __transaction_state")
+        allow(ResourceType.TOPIC, "__transaction_state", ACLOperation.DESCRIBE)
+        says("its producer is unknown, or not ours to see")
+        allow(ResourceType.TRANSACTIONAL_ID, writer.name, ACLOperation.DESCRIBE)
+        says("should be committed")
+        allow(ResourceType.CLUSTER, "kafka-cluster", ACLOperation.ALTER)
+        tend(one, setting, Ending.COMMIT)
+        assert setting.outputs() == {0: b"x"}
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_take_over_after_the_broker_was_killed(
@@ -283,7 +356,7 @@ def test_a_take_over_after_the_broker_was_killed(
 
 def hangs(setting: Setting, writer: Writer) -> bool:
     """Whether the group's offsets stay pending although the coordinator is done."""
-    name = writer.producer._transaction_manager.transactional_id
+    name = writer.name
     admin = setting.admin()
     until(lambda: admin.describe_transactions([name])[name].state.value.startswith("Complete"))
     partition = partition_of_group(setting.group, int(SETTINGS["offsets.topic.num.partitions"]))
