@@ -33,6 +33,19 @@ def test_records_and_offsets_become_visible_together(setting: Setting) -> None:
     assert setting.outputs() == {0: b"0", 1: b"1", 2: b"2"}
 
 
+def test_a_producer_that_has_lost_a_connection_is_not_used_again(setting: Setting) -> None:
+    member, publisher = setting.joined(), setting.publisher()
+    used = []
+    for number in range(1, 5):
+        publisher.publish([Record(setting.output, b"%d" % number)], {0: Committed(number)}, member)
+        used.append(publisher._producer)
+        if number == 2:
+            next(iter(publisher._lines)).close()
+            until(lambda: any(line.closed for line in publisher._lines))
+    assert used[0] is used[1] is not used[2] is used[3]
+    assert [*setting.outputs().values()] == [b"1", b"2", b"3", b"4"]
+
+
 def test_an_evicted_member_is_refused_and_leaves_nothing(setting: Setting) -> None:
     slow = setting.another_log(consumer={"heartbeat_interval_ms": 5_000})
     member, publisher = setting.joined(slow), setting.publisher()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,7 +38,10 @@ class KafkaPublisher:
     outlives the process, a former process can abort a checkpoint of this one, and what
     the broker left open at a crash can become committed. What fences is the
     generation of the group, in the offsets. A producer is used again only after a
-    success: after a refusal the client would send the refused offsets once more.
+    success: after a refusal the client would send the refused offsets once more. And
+    only if no connection was lost since: a broker that was killed may have lost the end
+    of the last transaction, and then the end of the next one, whatever it is, would be
+    that of both.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class KafkaPublisher:
         self._producer: Any = None
         self._doubt: Doubt | None = None
         self._working: Any = None
+        self._lines: Collection[Any] = ()
         self._last: Call[Any] = self._watchdog.start(lambda call: self._make_ready(call, [*topics]))
 
     def __enter__(self) -> Self:
@@ -157,7 +161,11 @@ class KafkaPublisher:
     ) -> list[int]:
         call.step("starting the transactions", AHEAD_S)
         # Put back only after a success; see above.
-        producer, self._producer = self._producer or self._new_producer(), None
+        producer, self._producer = self._producer, None
+        if producer is not None and any(line.closed for line in self._lines):
+            close_producer(producer)
+            producer = None
+        producer = producer or self._new_producer()
         self._working = producer
         try:
             given = self._write(call, producer, sends, positions, identity)
@@ -165,6 +173,7 @@ class KafkaPublisher:
             close_producer(producer)
             raise
         self._producer = producer
+        self._lines = _connections(producer)
         return given
 
     def _write(
@@ -246,6 +255,11 @@ class KafkaPublisher:
         if self._working is not None:
             close_producer(self._working)
         return self._doubt
+
+
+def _connections(producer: Any) -> Collection[Any]:
+    """The client has no public way to tell that one was lost and made again."""
+    return list(producer._sender._client._manager._conns.values())  # noqa: SLF001
 
 
 class KafkaPublication:
