@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -90,19 +89,6 @@ def copy(tmp_path: Path) -> Path:
         PACKAGE, tmp_path / "stream_update", ignore=shutil.ignore_patterns("__pycache__", "data")
     )
     return tmp_path
-
-
-def test_the_tests_that_the_table_of_faults_names_exist() -> None:
-    table = (PROJECT.parent / "deploy" / "faults.md").read_text(encoding="utf-8")
-    tests = {
-        f"{path.name}::{name}"
-        for path in (PROJECT.parent / "tests").rglob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    named = set(re.findall(r"`(test_\w+\.py::\w+)`", table))
-    assert named
-    assert not named - tests
-    assert re.findall(r"^\| \*\*F(\d+)\*\*", table, re.MULTILINE) == [str(n) for n in range(1, 31)]
 
 
 def test_every_module_says_what_it_is() -> None:
