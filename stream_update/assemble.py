@@ -242,6 +242,19 @@ def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
     )
 
 
+def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> Kit:
+    """A lane that has learned nothing, with its decoder; ``start`` as for :class:`Lane`."""
+    codec = JsonCodec(config.source, config.task)
+    monitors = parts.make_monitors()
+    extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
+    if codec.duplicates is not None:
+        extras["duplicates"] = codec.duplicates
+    lane = Lane(parts.make_learner(), monitors, start, extras=extras)
+    prequential = monitors[0]
+    assert isinstance(prequential, Prequential)
+    return Kit(lane, codec.decode, prequential.recent_loss)
+
+
 # -- the trainer
 
 
@@ -273,17 +286,6 @@ class Trainer:
         info = source_topic(config, log)
         single = config.lanes == "single"
 
-        def build(start: Mapping[int, int]) -> Kit:
-            codec = JsonCodec(config.source, config.task)
-            monitors = parts.make_monitors()
-            extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
-            if codec.duplicates is not None:
-                extras["duplicates"] = codec.duplicates
-            lane = Lane(parts.make_learner(), monitors, start, extras=extras)
-            prequential = monitors[0]
-            assert isinstance(prequential, Prequential)
-            return Kit(lane, codec.decode, prequential.recent_loss)
-
         def prepare(slot: Slot) -> None:
             if condition is not None:
                 slot.lane.taps.append(condition.update)
@@ -297,7 +299,7 @@ class Trainer:
                 kind: config.topic(kind)
                 for kind in ("snapshots", "metrics", "drift", "dead-letters", "journal")
             },
-            build=build,
+            build=lambda start: fresh_lane(config, parts, start),
             alarm_value=alarm_record,
             open_reader=log.reader,
             partitions=lambda: range(log.topics()[info.name].partitions),

@@ -101,6 +101,7 @@ class Slot:
         self.published = 0
         self.snapshot_created_ms: int | None = None
         self.gaps: list[tuple[int, int, int]] = []
+        self._began: dict[str, int] = {}
         self._plan = plan
         self._reader = reader
         self._pending: list[Record] = []
@@ -145,6 +146,7 @@ class Slot:
             self._kit = self._plan.build(start)
             self._parent, self._journal_number, self._journal_offset = "", 0, 0
             self.seq, self.gaps = 0, []
+            self._began = {str(p): offset for p, offset in sorted(start.items())}
         else:
             manifest = snapshot.manifest
             check_identity(manifest, self._plan.identity)
@@ -161,6 +163,7 @@ class Slot:
             self._journal_offset = manifest.journal_offset
             self.seq = max(manifest.seq, known)
             self.gaps = list(manifest.gaps)
+            self._began = {**manifest.start, **{str(p): start[p] for p in missing}}
             self.snapshot_created_ms = manifest.created_ms
         self.lane.poisoned.update(self._poisoned)
         self._snapshot_next = dict(self.lane.next)
@@ -265,7 +268,7 @@ class Slot:
         )
         if latest is not None:
             self.seq, self._parent = latest.manifest.seq, latest.sha256
-            self.gaps = list(latest.manifest.gaps)
+            self.gaps, self._began = list(latest.manifest.gaps), dict(latest.manifest.start)
             self._snapshot_next = latest.manifest.positions
             self.snapshot_created_ms = latest.manifest.created_ms
         self.committed = {
@@ -480,6 +483,8 @@ class Slot:
             journal=self._journal_number + with_journal,
             journal_offset=self._journal_offset,
             gaps=self.gaps,
+            start=self._began,
+            poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
         )
 
     def confirm(self, part: Part, given: list[int]) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "open_payload",
     "records",
     "seal",
+    "state_digest",
     "tree_digest",
 ]
 
@@ -66,7 +67,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     that of the uncompressed state. ``journal`` and ``journal_offset`` say how far
     the journal of a lane over several partitions is contained. ``gaps`` are the events
     that the log lost before they were learned, and that a person has agreed to go on
-    without: (partition, first offset missing, offset where learning went on).
+    without: (partition, first offset missing, offset where learning went on). ``start``
+    is where the lineage began, and ``poisoned`` are the events (partition, offset) since
+    the snapshot before that broke the learner and were set aside.
     """
 
     format: int
@@ -91,6 +94,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal: int = 0
     journal_offset: int = 0
     gaps: list[tuple[int, int, int]] = []
+    start: dict[str, int] = {}
+    poisoned: list[tuple[int, int]] = []
 
     @property
     def positions(self) -> dict[int, int]:
@@ -112,6 +117,11 @@ class Snapshot(Struct, frozen=True):
 
 def tree_digest(packed: bytes) -> str:
     return hashlib.sha256(packed).hexdigest()
+
+
+def state_digest(state: Tree) -> str:
+    """What :attr:`Manifest.digest` is for a snapshot of this state."""
+    return tree_digest(msgspec.msgpack.encode(state))
 
 
 def seal(

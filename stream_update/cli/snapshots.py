@@ -15,8 +15,9 @@ from stream_update.cli.options import (
     print_table,
 )
 from stream_update.config import Config
-from stream_update.errors import ConfigError
+from stream_update.errors import ConfigError, LineageMismatch, LogGap
 from stream_update.events import TopicPartition
+from stream_update.proof import Verdict, held_snapshots, verify
 from stream_update.protocols import Log
 from stream_update.restore import Journal, read_range
 from stream_update.snapshot import Assembler, Manifest
@@ -102,6 +103,75 @@ def _manifest_json(manifest: Manifest) -> bytes:
     import msgspec  # noqa: PLC0415 - only here
 
     return msgspec.json.encode(manifest)
+
+
+@snapshots.command("verify")
+@click.argument("seq", type=int, required=False)
+@configured
+@click.option("--partition", type=int, help="Only this one.")
+@json_option
+def snapshots_verify(config: Config, seq: int | None, partition: int | None, as_json: bool) -> None:
+    """Learn snapshots again from the ones before them, and compare.
+
+    All that the log still holds, or the one with the number SEQ. Exit code 3 if one differs
+    or could not be verified.
+    """
+    verdicts: list[Verdict] = []
+    with assemble.open_log(config) as log:
+        info = log.topics().get(config.topic("snapshots"))
+        if info is None:
+            raise ConfigError(
+                f"{config.log} has no topic {config.topic('snapshots')!r}",
+                hint="nothing has been trained there yet",
+            )
+        single = config.lanes == "single"
+        every = range(1 if single else info.partitions)
+        for number in every if partition is None else [partition]:
+            if seq is None and partition is None and not _holds_any(config, log, number):
+                continue
+            for verdict in verify(config, log, number, seq):
+                verdicts.append(verdict)
+                if not as_json:
+                    click.echo(_verdict_line(verdict))
+    good = [verdict for verdict in verdicts if verdict.ok]
+    if as_json:
+        print_json(
+            {"verified": len(good), "snapshots": [verdict.as_dict() for verdict in verdicts]}
+        )
+    else:
+        click.echo(f"{len(good)} of {len(verdicts)} snapshots verified")
+    wrong = next((verdict for verdict in verdicts if verdict.ok is False), None)
+    if wrong is not None:
+        raise LineageMismatch(
+            f"snapshot {wrong.manifest.seq} of lineage {config.lineage_name} in partition "
+            f"{wrong.manifest.partition} is the first that differs, in {_ranges(wrong)}: "
+            f"{wrong.detail}",
+            hint="an event of these was changed in the log, the snapshot was not made by this "
+            "configuration and code, or somebody forged it",
+        )
+    if len(good) < len(verdicts):
+        raise LogGap(
+            f"{len(verdicts) - len(good)} snapshots could not be verified",
+            hint="the log no longer holds what they were made of",
+        )
+
+
+def _holds_any(config: Config, log: Log, partition: int) -> bool:
+    with log.reader() as reader:
+        return bool(held_snapshots(config, reader, partition))
+
+
+def _verdict_line(verdict: Verdict) -> str:
+    word = {True: "verified", False: "DIFFERS", None: "not known"}[verdict.ok]
+    manifest = verdict.manifest
+    line = f"partition {manifest.partition} snapshot {manifest.seq}: {word}, {_ranges(verdict)}"
+    return f"{line}: {verdict.detail}" if verdict.detail else line
+
+
+def _ranges(verdict: Verdict) -> str:
+    return "offsets " + ", ".join(
+        f"{start:,} to {end:,} of partition {partition}" for partition, start, end in verdict.ranges
+    )
 
 
 @click.command()
