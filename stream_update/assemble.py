@@ -23,6 +23,7 @@ from stream_update.monitors.prequential import Prequential, UserMetric, pooled
 from stream_update.monitors.stopping import StopCondition
 from stream_update.protocols import Learner, Log, Monitor
 from stream_update.scorer import Scorer
+from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.slots import Kit, Plan, Slot
 from stream_update.snapshot import Identity
 from stream_update.worker import Worker
@@ -307,6 +308,8 @@ class Trainer:
             journal=single,
             fenced=config.delivery == "exactly-once",
             compression_level=config.snapshot.compression_level,
+            signing=SigningKey.load(key) if (key := config.snapshot.signing_key) else None,
+            trusted=TrustedKeys.load(keys) if (keys := config.snapshot.trusted_keys) else None,
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
         )
@@ -422,7 +425,12 @@ class ScorerProcess:
         codec = JsonCodec(config.source, config.task)
         self._started = time.monotonic()
         self.subscriber = ModelSubscriber(
-            config.app, log=log, lineage=config.lineage_name, allow=allow, on_model=on_model
+            config.app,
+            log=log,
+            lineage=config.lineage_name,
+            allow=allow,
+            on_model=on_model,
+            trusted_keys=config.snapshot.trusted_keys,
         )
         self._reader = log.reader()
         self._publisher = log.publisher(

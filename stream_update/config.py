@@ -82,12 +82,16 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[snapshot]``: which checkpoints carry a snapshot.
 
     One in ``every`` checkpoints, and fewer if making them would take more than
-    ``max_overhead`` of the time (a forest of many MB costs a second each).
+    ``max_overhead`` of the time (a forest of many MB costs a second each). The trainer
+    signs with ``signing_key`` (``file:PATH`` or ``env:NAME``); who reads takes only what
+    one of ``trusted_keys`` signed (the same, or a public key in base64), if there are any.
     """
 
     every: Positive = 1
     max_overhead: Annotated[float, Meta(gt=0, le=1)] = 0.1
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
+    signing_key: str = ""
+    trusted_keys: tuple[str, ...] = ()
 
 
 class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ from stream_update.events import Features, TopicPartition
 from stream_update.partitions import partition_for
 from stream_update.protocols import Learner, Log, Reader
 from stream_update.restore import newest
+from stream_update.signing import TrustedKeys
 from stream_update.snapshot import Assembler, Manifest, Snapshot
 
 __all__ = ["Answer", "Model", "ModelSubscriber"]
@@ -53,8 +54,9 @@ class ModelSubscriber:
 
     ``log`` is an address (``kafka://...``, ``sqlite:///...``) or an open log, ``kafka``
     the client's options, ``lineage`` the one to follow (the app's name by default) and
-    ``allow`` classes of one's own that its models are made of. The following happens in
-    a background thread; a new model takes the place of the old one in one assignment,
+    ``allow`` classes of one's own that its models are made of. With ``trusted_keys``
+    (``file:PATH``, ``env:NAME`` or base64) only signed snapshots are adopted. The following
+    happens in a background thread; a new model takes the place of the old one in one assignment,
     so a prediction is made by one model or the other and never waits.
 
     With one model for each partition, ``key`` decides which model answers, by Kafka's
@@ -74,6 +76,7 @@ class ModelSubscriber:
         lineage: str = "",
         kafka: Mapping[str, Any] | None = None,
         allow: Sequence[type] = (),
+        trusted_keys: Sequence[str] = (),
         poll_s: float = 0.2,
         on_model: Callable[[Model], None] | None = None,
     ) -> None:
@@ -82,6 +85,7 @@ class ModelSubscriber:
         self.refused: dict[str, int] = {}
         self._topic = f"{app}.snapshots"
         self._allow = tuple(allow)
+        self._trusted = TrustedKeys.load(trusted_keys) if trusted_keys else None
         self._poll_s = poll_s
         self._on_model = on_model
         self._models: dict[int, Model] = {}
@@ -227,10 +231,10 @@ class ModelSubscriber:
         places = [TopicPartition(self._topic, p) for p in range(info.partitions)]
         tail = reader.end_offsets(places)
         for place in places:
-            snapshot = newest(reader, self._topic, place.partition, self.lineage)
+            snapshot = newest(reader, self._topic, place.partition, self.lineage, self._trusted)
             if snapshot is not None:
                 self._adopt(snapshot)
-        assemblers = {place.partition: Assembler(self.lineage) for place in places}
+        assemblers = {place.partition: Assembler(self.lineage, self._trusted) for place in places}
         reader.seek(tail)
         while not self._stopping.is_set():
             for batch in reader.poll(self._poll_s):

@@ -17,6 +17,7 @@ import msgspec
 from stream_update.errors import CorruptSnapshot, LogGap, Transient
 from stream_update.events import Batch, Record, Run, TopicPartition
 from stream_update.protocols import Reader
+from stream_update.signing import TrustedKeys
 from stream_update.snapshot import Assembler, Snapshot
 
 __all__ = ["Journal", "JournalEntry", "RunReader", "journal_record", "newest", "read_range"]
@@ -57,7 +58,13 @@ def read_range(
                 )
 
 
-def newest(reader: Reader, topic: str, partition: int, lineage: str) -> Snapshot | None:
+def newest(
+    reader: Reader,
+    topic: str,
+    partition: int,
+    lineage: str,
+    trusted: TrustedKeys | None = None,
+) -> Snapshot | None:
     """The newest complete snapshot of a lineage in a partition of a snapshot topic.
 
     An incomplete or damaged one is passed over for the one before, with an error in
@@ -66,7 +73,7 @@ def newest(reader: Reader, topic: str, partition: int, lineage: str) -> Snapshot
     where = TopicPartition(topic, partition)
     end = reader.end_offsets([where])[where]
     begin = reader.beginning_offsets([where])[where]
-    assembler = Assembler(lineage)
+    assembler = Assembler(lineage, trusted)
     damaged: set[int] = set()
     low, window = end, FIRST_WINDOW
     while low > begin:

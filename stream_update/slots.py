@@ -36,6 +36,7 @@ from stream_update.restore import (
     metadata_of,
     newest,
 )
+from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.snapshot import Identity, Snapshot, check_identity, records, seal
 
 __all__ = ["Kit", "Part", "Plan", "Slot"]
@@ -65,6 +66,8 @@ class Plan(NamedTuple):
     journal: bool = False
     fenced: bool = True
     compression_level: int = 3
+    signing: SigningKey | None = None
+    trusted: TrustedKeys | None = None
     wait_s: float = 20.0
     bad_ratio: float = 1.0
     bad_window: int = 10_000
@@ -195,7 +198,11 @@ class Slot:
         deadline = time.monotonic() + self._plan.wait_s
         while True:
             snapshot = newest(
-                self._reader, self._plan.topics["snapshots"], self.number, self._plan.lineage
+                self._reader,
+                self._plan.topics["snapshots"],
+                self.number,
+                self._plan.lineage,
+                self._plan.trusted,
             )
             found = snapshot.manifest.seq if snapshot is not None else 0
             if found >= known:
@@ -264,7 +271,11 @@ class Slot:
     def take_over(self, committed: Mapping[int, Committed | None]) -> None:
         """A stand-by that followed the journal to its end becomes the owner."""
         latest = newest(
-            self._reader, self._plan.topics["snapshots"], self.number, self._plan.lineage
+            self._reader,
+            self._plan.topics["snapshots"],
+            self.number,
+            self._plan.lineage,
+            self._plan.trusted,
         )
         if latest is not None:
             self.seq, self._parent = latest.manifest.seq, latest.sha256
@@ -433,7 +444,7 @@ class Slot:
             made.append(journal_record(entry, plan.topics["journal"], plan.lineage))
         sealed = self._seal(with_journal=journal_index is not None) if sealing else None
         if sealed is not None:
-            made += records(sealed, plan.topics["snapshots"])
+            made += records(sealed, plan.topics["snapshots"], plan.signing)
         seq = sealed.manifest.seq if sealed else self.seq
         at = lane.next if sealed else self._snapshot_next
         offsets = {}

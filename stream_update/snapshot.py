@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from stream_update.errors import CorruptSnapshot, LineageMismatch
 from stream_update.events import Headers, Record, Tree
+from stream_update.signing import SigningKey, TrustedKeys
 
 __all__ = [
     "CHUNK_BYTES",
@@ -173,8 +174,8 @@ def open_payload(manifest: Manifest, payload: bytes) -> Tree:
         raise CorruptSnapshot(f"{where}: the state cannot be parsed: {error}") from error
 
 
-def records(snapshot: Snapshot, topic: str) -> list[Record]:
-    """The records that put a snapshot on a log, in order, manifest last."""
+def records(snapshot: Snapshot, topic: str, signing: SigningKey | None = None) -> list[Record]:
+    """The records that put a snapshot on a log, in order, manifest last, signed with a key."""
     manifest = snapshot.manifest
     prefix = f"{manifest.identity.lineage}/{manifest.seq % SLOTS}/"
     common = (
@@ -191,13 +192,17 @@ def records(snapshot: Snapshot, topic: str) -> list[Record]:
         )
         for number, start in enumerate(range(0, max(1, len(snapshot.payload)), CHUNK_BYTES))
     ]
+    encoded = encode_manifest(manifest)
+    signature: Headers = ()
+    if signing is not None:
+        signature = (("key-id", signing.key_id.encode()), ("signature", signing.sign(encoded)))
     made.append(
         Record(
             topic,
-            encode_manifest(manifest),
+            encoded,
             key=f"{prefix}manifest".encode(),
             partition=manifest.partition,
-            headers=(("kind", b"manifest"), *common),
+            headers=(("kind", b"manifest"), *common, *signature),
         )
     )
     return made
@@ -208,11 +213,13 @@ class Assembler:
 
     Records may come in any order and in overlapping ranges; a snapshot exists only
     once its manifest and all of its chunks are there and the hash is right. What
-    claims to be part of one and is malformed is described in ``refused``.
+    claims to be part of one and is malformed is described in ``refused``. With
+    ``trusted`` keys, a manifest that none of them signed is refused before it is parsed.
     """
 
-    def __init__(self, lineage: str) -> None:
+    def __init__(self, lineage: str, trusted: TrustedKeys | None = None) -> None:
         self._lineage = lineage
+        self._trusted = trusted
         self._name = lineage.encode()
         self._chunks: dict[int, dict[int, bytes]] = {}
         self.manifests: dict[int, tuple[Manifest, str]] = {}
@@ -229,6 +236,8 @@ class Assembler:
             if kind == b"chunk" and len(value) <= CHUNK_BYTES:
                 self._chunks.setdefault(seq, {})[int(fields["i"])] = value
             elif kind == b"manifest":
+                if self._trusted is not None:
+                    _verify(self._trusted, fields, value)
                 manifest = msgspec.json.decode(value, type=Manifest)
                 if manifest.seq != seq or manifest.identity.lineage != self._lineage:
                     raise ValueError("the manifest and its headers disagree")
@@ -257,6 +266,16 @@ class Assembler:
         for parts in (self._chunks, self.manifests):
             for seq in [seq for seq in parts if seq < below]:
                 del parts[seq]
+
+
+def _verify(trusted: TrustedKeys, fields: Mapping[str, bytes | None], value: bytes) -> None:
+    name, signature = fields.get("key-id"), fields.get("signature")
+    if name is None or signature is None:
+        raise ValueError("it is not signed")
+    if not trusted.knows(name):
+        raise ValueError("it is signed with a key that is not trusted")
+    if not trusted.verify(name, signature, value):
+        raise ValueError("its signature is wrong")
 
 
 def check_identity(manifest: Manifest, expected: Identity) -> None:
