@@ -243,6 +243,12 @@ def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
     )
 
 
+def trusted_keys(config: Config) -> TrustedKeys | None:
+    """The keys whose snapshots are taken; None if every snapshot is."""
+    keys = config.snapshot.trusted_keys
+    return TrustedKeys.load(keys) if keys else None
+
+
 def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> Kit:
     """A lane that has learned nothing, with its decoder; ``start`` as for :class:`Lane`."""
     codec = JsonCodec(config.source, config.task)
@@ -309,7 +315,7 @@ class Trainer:
             fenced=config.delivery == "exactly-once",
             compression_level=config.snapshot.compression_level,
             signing=SigningKey.load(key) if (key := config.snapshot.signing_key) else None,
-            trusted=TrustedKeys.load(keys) if (keys := config.snapshot.trusted_keys) else None,
+            trusted=trusted_keys(config),
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
         )

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -233,7 +233,7 @@ class ModelSubscriber:
         for place in places:
             snapshot = newest(reader, self._topic, place.partition, self.lineage, self._trusted)
             if snapshot is not None:
-                self._adopt(snapshot)
+                self._adopt(snapshot, place.partition)
         assemblers = {place.partition: Assembler(self.lineage, self._trusted) for place in places}
         reader.seek(tail)
         while not self._stopping.is_set():
@@ -248,26 +248,37 @@ class ModelSubscriber:
                     self._refuse(text)
                 assembler.refused.clear()
                 if seqs:
-                    self._take(assembler, max(seqs))
+                    self._take(assembler, max(seqs), batch.partition)
 
-    def _take(self, assembler: Assembler, seq: int) -> None:
+    def _take(self, assembler: Assembler, seq: int, partition: int) -> None:
         try:
             snapshot = assembler.complete(seq)
         except CorruptSnapshot as error:
             self._refuse(str(error))
             return
         if snapshot is not None:
-            self._adopt(snapshot)
+            self._adopt(snapshot, partition)
             assembler.forget(seq + 1)
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    def _adopt(self, snapshot: Snapshot, partition: int) -> None:
         manifest = snapshot.manifest
+        if (manifest.identity.app, manifest.partition) != (self.app, partition):
+            self._refuse(
+                f"snapshot {manifest.seq} is of partition {manifest.partition} of app "
+                f"{manifest.identity.app}, and stands in partition {partition}"
+            )
+            return
         current = self._models.get(manifest.partition)
         if current is not None and manifest.seq <= current.manifest.seq:
             return
         try:
             model = Model(_learner(snapshot, self._allow), manifest)
         except CorruptSnapshot as error:
+            self._refuse(str(error))
+            return
+        except LineageMismatch as error:
+            if current is None:
+                raise
             self._refuse(str(error))
             return
         self._models = {**self._models, manifest.partition: model}
@@ -283,7 +294,10 @@ class ModelSubscriber:
 def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
     identity = snapshot.manifest.identity
     for library, needed in identity.versions.items():
-        installed = version(library)
+        try:
+            installed = version(library)
+        except PackageNotFoundError:
+            installed = "missing"
         if installed.split(".")[:2] != needed.split(".")[:2]:
             raise LineageMismatch(
                 f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} was made with "
@@ -291,7 +305,10 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
                 hint=f"install {library} {needed}, or let a trainer with this version rebuild the "
                 "model by replay under a new lineage",
             )
-    tree, name = snapshot.state()["learner"], identity.learner
+    state, name = snapshot.state(), identity.learner
+    if not isinstance(state, dict) or "learner" not in state:
+        raise CorruptSnapshot(f"snapshot {snapshot.manifest.seq} holds no learner")
+    tree = state["learner"]
     try:
         # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
         while name.endswith(")"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from stream_update.assemble import components, fresh_lane, identity, source_topic
+from stream_update.assemble import components, fresh_lane, identity, source_topic, trusted_keys
 from stream_update.config import Config
 from stream_update.errors import ConfigError, LineageMismatch, LogGap, StreamUpdateError
 from stream_update.events import Batch, Run, TopicPartition
@@ -54,7 +54,7 @@ def held_snapshots(config: Config, reader: Reader, partition: int) -> list[Snaps
     """Every complete snapshot of the lineage that its topic still holds, oldest first."""
     where = TopicPartition(config.topic("snapshots"), partition)
     first, end = (find([where])[where] for find in (reader.beginning_offsets, reader.end_offsets))
-    assembler = Assembler(config.lineage_name)
+    assembler = Assembler(config.lineage_name, trusted_keys(config))
     found: dict[int, Snapshot] = {}
     for batch in read_range(reader, where, first, end):
         for value, headers in zip(batch.values, batch.headers, strict=True):

@@ -43,6 +43,7 @@ CHUNK_BYTES = 900_000
 SLOTS = 3
 MAX_PAYLOAD_BYTES = 1 << 30
 MAX_UNPACKED_BYTES = 4 << 30
+MAX_OPEN = 3 * SLOTS
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -233,8 +234,8 @@ class Assembler:
             return None
         try:
             seq = int(fields.get("seq", b""))
-            if kind == b"chunk" and len(value) <= CHUNK_BYTES:
-                self._chunks.setdefault(seq, {})[int(fields["i"])] = value
+            if kind == b"chunk":
+                self._add_chunk(seq, int(fields["i"]), value)
             elif kind == b"manifest":
                 if self._trusted is not None:
                     _verify(self._trusted, fields, value)
@@ -246,6 +247,14 @@ class Assembler:
         except (ValueError, KeyError, msgspec.MsgspecError) as error:
             self.refused.append(f"a {kind.decode(errors='replace')} record is malformed: {error}")
         return None
+
+    def _add_chunk(self, seq: int, number: int, value: bytes) -> None:
+        if len(value) > CHUNK_BYTES or not 0 <= number < MAX_PAYLOAD_BYTES // CHUNK_BYTES:
+            raise ValueError(f"chunk {number} of {len(value)} bytes")
+        self._chunks.setdefault(seq, {})[number] = value
+        # Chunks whose manifest never comes must not pile up for ever.
+        while len(self._chunks) > MAX_OPEN:
+            del self._chunks[next(iter(self._chunks))]
 
     def complete(self, seq: int) -> Snapshot | None:
         """The snapshot if all of it is there, else None; raises :class:`CorruptSnapshot`."""

@@ -11,8 +11,6 @@ from stream_update.errors import ConfigError
 from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.snapshot import Assembler, Identity, Snapshot, records, seal
 
-pytest.importorskip("cryptography")
-
 IDENTITY = Identity(
     app="a", lineage="a", task="binary", topic="t", topic_id="", learner="river",
     fingerprint="", config={}, versions={}, seed=0,
