@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MONITORS = "stream_update.monitors"
-OUTPUTS = ("metrics", "drift", "dead-letters", "predictions", "control")
+OUTPUTS = ("metrics", "drift", "dead-letters", "predictions")
 COMPACTED = {
     "cleanup.policy": "compact",
     "segment.bytes": "67108864",
