@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -273,6 +274,9 @@ class Worker:
     def _feed(self, batch: Batch) -> None:
         """Feed a batch in the pieces that the cadence and the event limit leave room for."""
         number = 0 if self._single else batch.partition
+        if self._ends is not None and batch.partition in self._ends:
+            # What came after the end was fixed is left to the next run.
+            batch = batch.slice(0, bisect_left(batch.offsets, self._ends[batch.partition]))
         while len(batch) and number in self.slots and number not in self._void:
             if self._enough():
                 self._void.add(number)  # what is left over is read again by the next run

@@ -168,6 +168,28 @@ def test_nothing_is_lost_or_said_twice(
         assert report["metrics"] == undisturbed["metrics"]
 
 
+@pytest.mark.parametrize("lanes", ["per-partition", "single"])
+def test_the_end_is_that_of_the_start(tmp_path: Path, log: Log, lanes: str) -> None:
+    path = configure(tmp_path, log.url, "ended", checkpoint=100, top=f'lanes = "{lanes}"')
+    config = load(path)
+    create_topics(config, log)
+    events = [
+        Record(config.source.topic, json.dumps(event).encode(), partition=0) for event in elec2(400)
+    ]
+
+    def append(some: Sequence[Record]) -> None:
+        with log.appender() as appender:
+            appender.append(some)
+
+    append(events[:250])
+    first = Trainer(config, log, until_end=True)
+    append(events[250:])
+    report = first.run()
+    assert report["events"] == report["learned"] == 250
+    assert report["lanes"][0]["next"] == {"0": 250}
+    assert Trainer(config, log, until_end=True).run()["learned"] == 400
+
+
 def test_a_log_that_stays_away_ends_the_worker(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
