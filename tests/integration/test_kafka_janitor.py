@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from kafka import errors as vendor
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from kafka.structs import OffsetAndMetadata
 from kafka.structs import TopicPartition as VendorPartition
@@ -358,7 +359,14 @@ def hangs(setting: Setting, writer: Writer) -> bool:
     """Whether the group's offsets stay pending although the coordinator is done."""
     name = writer.name
     admin = setting.admin()
-    until(lambda: admin.describe_transactions([name])[name].state.value.startswith("Complete"))
+
+    def complete() -> bool:
+        # The transaction coordinator comes back later than the broker's other parts.
+        with contextlib.suppress(vendor.RetriableError):
+            return admin.describe_transactions([name])[name].state.value.startswith("Complete")
+        return False
+
+    until(complete)
     partition = partition_of_group(setting.group, int(SETTINGS["offsets.topic.num.partitions"]))
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
