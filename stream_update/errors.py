@@ -33,6 +33,7 @@ __all__ = [
     "Refused",
     "StreamUpdateError",
     "Transient",
+    "Unreadable",
 ]
 
 
@@ -132,6 +133,12 @@ class Overtaken(LogGap):
         self.partition = partition
         self.wanted = wanted
         self.first = first
+
+
+class Unreadable(Overtaken):
+    """Records are in the log, from ``wanted`` to before ``first``, that cannot be decoded: a
+    damaged batch. Who goes on behind it writes that down.
+    """
 
 
 class LearnerFailed(StreamUpdateError):

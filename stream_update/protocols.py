@@ -74,6 +74,13 @@ class Log(Closing, Protocol):
         """Every topic of the log that is not internal to it."""
         ...
 
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        """A group's committed positions, by partition, seen from outside the group.
+
+        No barrier: a checkpoint that is under way may add to them.
+        """
+        ...
+
     def reader(self) -> Reader:
         """A reader of committed records, outside any group."""
         ...

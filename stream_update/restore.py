@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from stream_update.errors import CorruptSnapshot, LogGap, Transient
+from stream_update.errors import CorruptSnapshot, LogGap, Transient, Unreadable
 from stream_update.events import Batch, Record, Run, TopicPartition
 from stream_update.protocols import Reader
 from stream_update.signing import TrustedKeys
@@ -218,7 +218,13 @@ class RunReader:
                 {TopicPartition(self._topic, p): self._positions[p] for p in sorted(wanted)}
             )
             self._reading = wanted
-        batches = self._reader.poll(1.0)
+        try:
+            batches = self._reader.poll(1.0)
+        except Unreadable as damaged:
+            # Who wrote the journal went on behind it too.
+            self._positions[damaged.partition] = damaged.first
+            self._reading = frozenset()
+            return True
         for batch in batches:
             self._queues[batch.partition].append(batch)
             self._held[batch.partition] += len(batch)

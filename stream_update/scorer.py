@@ -10,8 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stream_update.codecs import ScoreBlock, dead_letter_record, prediction_record
-from stream_update.errors import LearnerFailed, Refused, Transient
+from stream_update.codecs import (
+    ScoreBlock,
+    dead_letter_record,
+    prediction_record,
+    unreadable_letter,
+)
+from stream_update.errors import LearnerFailed, Refused, Transient, Unreadable
 from stream_update.events import Batch, Committed, DeadLetter, Record, TopicPartition
 from stream_update.follower import Answer, ModelSubscriber
 from stream_update.protocols import Member, Publisher, Reader
@@ -71,7 +76,11 @@ class Scorer:
                 limit = min(limit, self._max_events - self.events)
                 if limit <= 0:
                     return
-            poll = self._member.poll(0.2, limit)
+            try:
+                poll = self._member.poll(0.2, limit)
+            except Unreadable as damaged:
+                self._step_over(damaged)
+                continue
             self._owned -= set(poll.lost)
             if poll.gained:
                 self._owned |= set(poll.gained)
@@ -90,6 +99,25 @@ class Scorer:
         for place in places:
             at = committed[place.partition]
             self._member.resume_at(place.partition, at.offset if at else beginning[place])
+
+    def _step_over(self, damaged: Unreadable) -> None:
+        """Go on behind records that cannot be decoded, and say so."""
+        logger.warning("%s; going on at %d", damaged, damaged.first)
+        letter = dead_letter_record(
+            unreadable_letter(damaged),
+            self._dead_letters_topic,
+            self._source_topic,
+            self.subscriber.lineage,
+        )
+        try:
+            position = {damaged.partition: Committed(damaged.first)}
+            self._publisher.publish([letter], position, self._member)
+        except Refused as error:
+            logger.info("refused, to be met again after the rebalance: %s", error)
+            self._resume(sorted(self._owned & {damaged.partition}))
+        else:
+            self.dead_letters += 1
+            self._member.resume_at(damaged.partition, damaged.first)
 
     def _score(self, batches: Sequence[Batch]) -> None:
         records: list[Record] = []

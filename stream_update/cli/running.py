@@ -19,6 +19,7 @@ from stream_update.cli.options import (
     json_option,
     on_signals,
     print_json,
+    reload,
 )
 from stream_update.config import Config
 from stream_update.demo import run_demo
@@ -67,6 +68,7 @@ def run(
             max_events=max_events,
             stop_when=stop_when,
             accept_gap=accept_gap,
+            reload=reload,
             on_progress=view.progress,
             on_checkpoint=view.checkpoint,
         )

@@ -58,6 +58,7 @@ def _manifests(config: Config, log: Log) -> list[Manifest]:
 def snapshots_list(config: Config, as_json: bool) -> None:
     """The snapshots that the log still holds."""
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         manifests = _manifests(config, log)
     if as_json:
         print_json([orjson.loads(_manifest_json(manifest)) for manifest in manifests])
@@ -86,6 +87,7 @@ def snapshots_list(config: Config, as_json: bool) -> None:
 def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
     """The manifest of a snapshot, the newest by default, as JSON."""
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         manifests = [m for m in _manifests(config, log) if m.partition == partition]
     chosen = [m for m in manifests if seq is None or m.seq == seq]
     if not chosen:
@@ -118,6 +120,7 @@ def snapshots_verify(config: Config, seq: int | None, partition: int | None, as_
     """
     verdicts: list[Verdict] = []
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         info = log.topics().get(config.topic("snapshots"))
         if info is None:
             raise ConfigError(
@@ -185,6 +188,7 @@ def journal(config: Config, as_json: bool) -> None:
     topic = config.topic("journal")
     runs: list[tuple[int, int, int]] = []
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         if topic not in log.topics():
             raise ConfigError(
                 f"{config.log} has no topic {topic!r}", hint='only lanes = "single" has a journal'

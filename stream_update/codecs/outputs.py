@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
+from stream_update.errors import Unreadable
 from stream_update.events import DeadLetter, Headers, Record
 
-__all__ = ["dead_letter_record", "json_record", "prediction_record"]
+__all__ = ["dead_letter_record", "json_record", "prediction_record", "unreadable_letter"]
 
 
 def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineage: str) -> Record:
@@ -30,6 +31,11 @@ def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineag
         key=letter.key,
         headers=[(name, text.encode(errors="replace")) for name, text in headers.items()],
     )
+
+
+def unreadable_letter(gap: Unreadable) -> DeadLetter:
+    """The dead letter for records that cannot be decoded; their bytes are not to be had."""
+    return DeadLetter(gap.partition, gap.wanted, "undecodable-batch", str(gap), None, b"", None)
 
 
 def json_record(

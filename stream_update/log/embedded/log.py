@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from stream_update.errors import ConfigError
-from stream_update.events import TopicInfo, TopicSpec
+from stream_update.events import Committed, TopicInfo, TopicSpec
 from stream_update.log.embedded import retention
 from stream_update.log.embedded.address import parse
 from stream_update.log.embedded.appender import EmbeddedAppender
+from stream_update.log.embedded.group import committed
 from stream_update.log.embedded.member import EmbeddedMember
 from stream_update.log.embedded.publisher import EmbeddedPublisher
 from stream_update.log.embedded.reader import EmbeddedReader
@@ -81,6 +82,10 @@ class EmbeddedLog(Closing):
         with self._store() as store, store.reading() as sql:
             rows = sql.execute("SELECT name, topic_id, partitions FROM topics ORDER BY name")
             return {row[0]: TopicInfo(*row) for row in rows}
+
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        with self._store() as store:
+            return committed(store, group_id, topic_of(store, topic))
 
     def reader(self) -> EmbeddedReader:
         return EmbeddedReader(self._store())

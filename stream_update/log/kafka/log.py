@@ -10,7 +10,7 @@ from typing import Any, Self
 from kafka import errors as vendor
 
 from stream_update.errors import ConfigError
-from stream_update.events import TopicInfo, TopicSpec
+from stream_update.events import Committed, TopicInfo, TopicSpec
 from stream_update.log.kafka.appender import KafkaAppender
 from stream_update.log.kafka.assignor import SingleOwnerAssignor
 from stream_update.log.kafka.connect import Connect
@@ -106,6 +106,20 @@ class KafkaLog:
             topic["name"]: _info(topic)
             for topic in found
             if not topic["is_internal"] and topic["error_code"] == 0
+        }
+
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        self._describe(topic)
+        try:
+            found = self._asking().list_group_offsets([group_id])[group_id]
+        except vendor.GroupIdNotFoundError:
+            return {}
+        except vendor.KafkaError as error:
+            raise translated(error, f"asking for the offsets of group {group_id}") from error
+        return {
+            where.partition: Committed(at.offset, at.metadata or "")
+            for where, at in found.items()
+            if where.topic == topic and at.offset >= 0
         }
 
     def reader(self) -> KafkaReader:
