@@ -41,6 +41,7 @@ __all__ = [
     "create_topics",
     "end_offsets",
     "fresh_lane",
+    "grow_topics",
     "identity",
     "live",
     "open_control",
@@ -141,6 +142,18 @@ def create_topics(config: Config, log: Log) -> list[str]:
     return log.create_topics(topic_specs(config, partitions))
 
 
+def grow_topics(config: Config, log: Log) -> list[str]:
+    """Give the source as many partitions as configured, and the snapshots as many as the
+    source; return the names of those that got some.
+    """
+    before = log.topics()
+    log.add_partitions(config.source.topic, config.source.partitions)
+    total = log.topics()[config.source.topic].partitions
+    log.add_partitions(config.topic("snapshots"), total)
+    names = (config.source.topic, config.topic("snapshots"))
+    return [name for name in names if before[name].partitions < total]
+
+
 def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInfo:
     """The source topic as the log has it; the app's own topics are created if need be."""
     name = topic or config.source.topic
@@ -152,6 +165,8 @@ def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInf
             "produce FILE",
         )
     create_topics(config, log)
+    if name == config.source.topic:
+        log.add_partitions(config.topic("snapshots"), info.partitions)
     return info
 
 
@@ -444,6 +459,7 @@ class Trainer:
             alarm_value=alarm_record,
             open_reader=log.reader,
             partitions=lambda: range(log.topics()[info.name].partitions),
+            grow=lambda partitions: log.add_partitions(topics["snapshots"], partitions),
             auto_offset_reset=config.source.auto_offset_reset,
             journal=config.lanes == "single",
             fenced=config.delivery == "exactly-once",

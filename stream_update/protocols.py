@@ -70,6 +70,14 @@ class Log(Closing, Protocol):
         """Create the topics that do not exist; return the names of those created."""
         ...
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Let a topic have ``total`` partitions, if it has fewer.
+
+        Members of groups that read it gain the new ones in one of their next polls.
+        Raises :class:`~stream_update.errors.ConfigError` for a topic that does not exist.
+        """
+        ...
+
     def topics(self) -> dict[str, TopicInfo]:
         """Every topic of the log that is not internal to it."""
         ...

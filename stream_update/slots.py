@@ -66,6 +66,7 @@ class Plan(NamedTuple):
     alarm_value: Callable[[Alarm], Mapping[str, Any]]
     open_reader: Callable[[], Reader]
     partitions: Callable[[], Sequence[int]]
+    grow: Callable[[int], None]
     auto_offset_reset: str = "earliest"
     journal: bool = False
     fenced: bool = True

@@ -167,6 +167,7 @@ class Worker:
         if self._single:
             self._gain_single()
             return
+        self._plan.grow(max(partitions) + 1)
         committed = self._committed(partitions)
         for partition in sorted(partitions):
             slot = Slot(partition, [partition], self._plan, self._reader)

@@ -85,6 +85,7 @@ class Group:
         with self._store.writing(self._what, wait_s) as sql:
             now = monotonic_ms()
             changed = self._expel(sql, now)
+            changed = self._grown(sql) or changed
             if member_id is None or not self._renew(sql, member_id, now):
                 member_id = self._join(sql, now)
                 changed = True
@@ -163,6 +164,23 @@ class Group:
         """What is committed, by partition; nobody can change it under an owner's hands."""
         return committed(self._store, self._group_id, self._topic)
 
+    def _grown(self, sql: sqlite3.Connection) -> bool:
+        """Whether the topic has partitions that the group has not divided yet."""
+        row = sql.execute(
+            "SELECT partitions FROM topics WHERE number = ?", (self._topic.number,)
+        ).fetchone()
+        if row is None or row[0] <= self._topic.partitions:
+            return False
+        self._topic = self._topic._replace(partitions=row[0])
+        self._claim(sql)
+        return True
+
+    def _claim(self, sql: sqlite3.Connection) -> None:
+        sql.executemany(
+            "INSERT OR IGNORE INTO claims (group_id, topic, partition) VALUES (?, ?, ?)",
+            [(*self._key, partition) for partition in range(self._topic.partitions)],
+        )
+
     def _join(self, sql: sqlite3.Connection, now: int) -> str:
         others = sql.execute(
             "SELECT 1 FROM members WHERE group_id = ? AND topic = ? AND single <> ?",
@@ -181,10 +199,7 @@ class Group:
             self._key,
         ).rowcount:
             self._must_exist(sql)
-        sql.executemany(
-            "INSERT OR IGNORE INTO claims (group_id, topic, partition) VALUES (?, ?, ?)",
-            [(*self._key, partition) for partition in range(self._topic.partitions)],
-        )
+        self._claim(sql)
         member_id = secrets.token_hex(8)
         sql.execute(
             "INSERT INTO members (id, group_id, topic, single, session_ms, renewed_ms) "

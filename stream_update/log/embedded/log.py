@@ -78,6 +78,25 @@ class EmbeddedLog(Closing):
                     created.append(topic.name)
         return created
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        with self._store() as store:
+            topic_of(store, topic)
+            with store.writing(f"partitions of {topic}", WAIT_S) as sql:
+                number, partitions = sql.execute(
+                    "SELECT number, partitions FROM topics WHERE name = ?", (topic,)
+                ).fetchone()
+                if partitions >= total:
+                    return
+                sql.execute("UPDATE topics SET partitions = ? WHERE number = ?", (total, number))
+                sql.executemany(
+                    "INSERT INTO partitions (topic, partition) VALUES (?, ?)",
+                    [(number, partition) for partition in range(partitions, total)],
+                )
+                # So that every member looks again.
+                sql.execute(
+                    "UPDATE groups SET generation = generation + 1 WHERE topic = ?", (number,)
+                )
+
     def topics(self) -> dict[str, TopicInfo]:
         with self._store() as store, store.reading() as sql:
             rows = sql.execute("SELECT name, topic_id, partitions FROM topics ORDER BY name")
