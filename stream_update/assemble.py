@@ -343,6 +343,10 @@ def trusted_keys(config: Config) -> TrustedKeys | None:
     return TrustedKeys.load(keys) if keys else None
 
 
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
+
+
 def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> Kit:
     """A lane that has learned nothing, with its decoder; ``start`` as for :class:`Lane`."""
     codec = JsonCodec(config.source, config.task)
@@ -431,6 +435,7 @@ class Trainer:
                 config.checkpoint.seconds,
                 every=config.snapshot.every,
                 max_overhead=config.snapshot.max_overhead,
+                heartbeat=config.snapshot.heartbeat_s or None,
                 now=time.monotonic(),
             ),
             report=lambda slot: _metrics(slot).report(),
@@ -466,6 +471,8 @@ class Trainer:
             compression_level=config.snapshot.compression_level,
             signing=signing_key(config),
             trusted=trusted_keys(config),
+            limits=config.snapshot.limits,
+            expires_ms=_milliseconds(config.snapshot.expires_s),
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
             start={int(p): at for p, at in stretch.start.items()} if stretch else None,
@@ -568,6 +575,9 @@ class ScorerProcess:
             allow=allow,
             on_model=on_model,
             trusted_keys=config.snapshot.trusted_keys,
+            max_age=config.score.max_age,
+            when_stale=config.score.when_stale,
+            limits=config.snapshot.limits,
         )
         self._reader = log.reader()
         self._publisher = log.publisher(
@@ -586,6 +596,7 @@ class ScorerProcess:
             predictions_topic=config.topic("predictions"),
             dead_letters_topic=config.topic("dead-letters"),
             batch=config.score.batch,
+            patience_s=config.score.wait_s,
             ends=end_offsets(log, info) if until_end else None,
             max_events=max_events,
             on_progress=on_progress,
@@ -613,6 +624,9 @@ class ScorerProcess:
             "predictions": scorer.predictions,
             "dead_letters": scorer.dead_letters,
             "versions": scorer.versions,
+            "stale": scorer.stale,
+            "age_s": round(self.subscriber.age, 3),
+            "refused": dict(self.subscriber.refused),
             "learned_up_to": {str(p): o for p, o in self.subscriber.learned_up_to.items()},
             "elapsed_s": round(elapsed, 3),
             "events_per_s": round(scorer.events / elapsed, 1) if elapsed > 0 else 0.0,

@@ -31,6 +31,7 @@ __all__ = [
     "NoModelYet",
     "Overtaken",
     "Refused",
+    "StaleModel",
     "StreamUpdateError",
     "Transient",
     "Unreadable",
@@ -88,6 +89,12 @@ class NoModelYet(StreamUpdateError):
     exit_code = 5
 
 
+class StaleModel(StreamUpdateError):
+    """The newest model is older than ``max_age``, or has expired, and may not answer."""
+
+    exit_code = 5
+
+
 class Fatal(StreamUpdateError):
     """The process cannot go on; restarting it is safe and is the remedy."""
 
@@ -104,7 +111,14 @@ class Doubt(Fatal):
 
 
 class CorruptSnapshot(Fatal):
-    """A snapshot is incomplete or its bytes are not what its manifest says."""
+    """A snapshot is incomplete or its bytes are not what its manifest says.
+
+    ``reason`` is one of the words in :data:`stream_update.refusals.REASONS`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "bad-state", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class LineageMismatch(Fatal):

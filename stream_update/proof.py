@@ -54,7 +54,12 @@ def held_snapshots(config: Config, reader: Reader, partition: int) -> list[Snaps
     """Every complete snapshot of the lineage that its topic still holds, oldest first."""
     where = TopicPartition(config.topic("snapshots"), partition)
     first, end = (find([where])[where] for find in (reader.beginning_offsets, reader.end_offsets))
-    assembler = Assembler(config.lineage_name, trusted_keys(config))
+    assembler = Assembler(
+        config.lineage_name,
+        trusted_keys(config),
+        partition=partition,
+        limits=config.snapshot.limits,
+    )
     found: dict[int, Snapshot] = {}
     for batch in read_range(reader, where, first, end):
         for value, headers in zip(batch.values, batch.headers, strict=True):

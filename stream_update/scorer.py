@@ -16,7 +16,7 @@ from stream_update.codecs import (
     prediction_record,
     unreadable_letter,
 )
-from stream_update.errors import LearnerFailed, Refused, Transient, Unreadable
+from stream_update.errors import LearnerFailed, Refused, StaleModel, Transient, Unreadable
 from stream_update.events import Batch, Committed, DeadLetter, Record, TopicPartition
 from stream_update.follower import Answer, ModelSubscriber
 from stream_update.protocols import Member, Publisher, Reader
@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Predicts the events of one topic with the newest model of a subscriber."""
+    """Predicts the events of one topic with the newest model of a subscriber.
+
+    While a subscriber refuses to answer because its model is stale, nothing is read and
+    nothing is committed. With ``ends`` it raises
+    :class:`~stream_update.errors.StaleModel` after ``patience_s`` of that.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Scorer:
         predictions_topic: str,
         dead_letters_topic: str,
         batch: int = 500,
+        patience_s: float = 60.0,
         ends: Mapping[int, int] | None = None,
         max_events: int | None = None,
         on_progress: Callable[[Scorer], None] | None = None,
@@ -49,6 +55,7 @@ class Scorer:
         self.events = 0
         self.predictions = 0
         self.dead_letters = 0
+        self.stale = 0
         self.versions: dict[str, int] = {}
         self._member = member
         self._publisher = publisher
@@ -58,6 +65,8 @@ class Scorer:
         self._predictions_topic = predictions_topic
         self._dead_letters_topic = dead_letters_topic
         self._batch = batch
+        self._patience_s = patience_s
+        self._waiting_since: float | None = None
         self._ends = ends
         self._max_events = max_events
         self._on_progress = on_progress
@@ -82,8 +91,10 @@ class Scorer:
                 self._step_over(damaged)
                 continue
             self._owned -= set(poll.lost)
+            self._owned |= set(poll.gained)
+            if self._is_waiting():
+                continue
             if poll.gained:
-                self._owned |= set(poll.gained)
                 self._resume(poll.gained)
             if poll.batches:
                 self._score(poll.batches)
@@ -91,6 +102,24 @@ class Scorer:
                 self._on_progress(self)
             if self._finished():
                 return
+
+    def _is_waiting(self) -> bool:
+        """Whether the model is too old to answer; what was read meanwhile is read again."""
+        if self.subscriber.when_stale != "refuse" or not self.subscriber.stale:
+            if self._waiting_since is not None:
+                logger.info("the model is fresh again: %s", self.subscriber.version)
+                self._waiting_since = None
+                self._resume(sorted(self._owned))
+            return False
+        now = time.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = now
+            logger.error("the model %s is stale: no predictions", self.subscriber.version)
+        for partition in self._owned:
+            self._member.hold(partition)
+        if self._ends is not None and now - self._waiting_since > self._patience_s:
+            self.subscriber.answer([])
+        return True
 
     def _resume(self, partitions: Sequence[int]) -> None:
         committed = self._member.committed(partitions)
@@ -122,12 +151,18 @@ class Scorer:
     def _score(self, batches: Sequence[Batch]) -> None:
         records: list[Record] = []
         offsets: dict[int, Committed] = {}
-        predicted = bad = 0
+        predicted = bad = stale = 0
         for batch in batches:
             block = self._decode(batch)
             letters = list(block.dead_letters)
-            answer, block, failed = self._answer(block, batch)
+            try:
+                answer, block, failed = self._answer(block, batch)
+            except StaleModel:
+                # Between the look at its age and now; what was read is read again.
+                self._resume([batch.partition for batch in batches])
+                return
             letters += failed
+            stale += len(block.features) if answer.stale else 0
             records += self._predictions(block, answer)
             predicted += len(block.features)
             records += [
@@ -147,6 +182,7 @@ class Scorer:
         self.events += sum(len(batch) for batch in batches)
         self.predictions += predicted
         self.dead_letters += bad
+        self.stale += stale
         version = self.subscriber.version
         self.versions[version] = self.versions.get(version, 0) + predicted
 
@@ -202,6 +238,7 @@ class Scorer:
                     lineage=lineage,
                     version=".".join(str(model.manifest.seq) for model in models),
                     learned_up_to=learned,
+                    stale=answer.stale if self.subscriber.when_stale == "flag" else None,
                 )
             )
         return made

@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream_update.bounds import Limits
 from stream_update.codecs import dead_letter_record, json_record, unreadable_letter
-from stream_update.errors import Fatal, LineageMismatch, LogGap, Overtaken, Unreadable
+from stream_update.errors import (
+    CorruptSnapshot,
+    Fatal,
+    LineageMismatch,
+    LogGap,
+    Overtaken,
+    Unreadable,
+)
 from stream_update.events import (
     Alarm,
     Batch,
@@ -26,6 +34,7 @@ from stream_update.events import (
     Run,
     TopicPartition,
 )
+from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.lane import Effects, Lane, PoisonEvent
 from stream_update.protocols import Reader
 from stream_update.restore import (
@@ -73,6 +82,8 @@ class Plan(NamedTuple):
     compression_level: int = 3
     signing: SigningKey | None = None
     trusted: TrustedKeys | None = None
+    limits: Limits = Limits()
+    expires_ms: int | None = None
     wait_s: float = 20.0
     bad_ratio: float = 1.0
     bad_window: int = 10_000
@@ -115,6 +126,7 @@ class Slot:
         self._reader = reader
         self._pending: list[Record] = []
         self._parent = ""
+        self._parent_seq = 0
         self._snapshot_next: dict[int, int] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
         self._must_commit = False
@@ -156,6 +168,7 @@ class Slot:
             self._must_seal = self._plan.start is not None
             self._kit = self._plan.build(start)
             self._parent, self._journal_number, self._journal_offset = "", 0, 0
+            self._parent_seq = 0
             self.seq, self.gaps = 0, []
             self._began = {str(p): offset for p, offset in sorted(start.items())}
         else:
@@ -169,7 +182,7 @@ class Slot:
             self.lane.thaw(snapshot.state())
             for partition in missing:
                 self.lane.next[partition] = start[partition]
-            self._parent = snapshot.sha256
+            self._parent, self._parent_seq = snapshot.sha256, manifest.seq
             self._journal_number = manifest.journal
             self._journal_offset = manifest.journal_offset
             self.seq = max(manifest.seq, known)
@@ -244,6 +257,7 @@ class Slot:
                 self.number,
                 self._plan.lineage,
                 self._plan.trusted,
+                limits=self._plan.limits,
             )
             found = snapshot.manifest.seq if snapshot is not None else 0
             if found >= known:
@@ -320,9 +334,11 @@ class Slot:
             self.number,
             self._plan.lineage,
             self._plan.trusted,
+            limits=self._plan.limits,
         )
         if latest is not None:
             self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self._parent_seq = latest.manifest.seq
             self.gaps, self._began = list(latest.manifest.gaps), dict(latest.manifest.start)
             self._snapshot_next = latest.manifest.positions
             self.snapshot_created_ms = latest.manifest.created_ms
@@ -460,7 +476,9 @@ class Slot:
 
     # -- checkpoints
 
-    def part(self, *, snapshot: bool, metrics: Mapping[str, Any]) -> Part | None:
+    def part(
+        self, *, snapshot: bool, metrics: Mapping[str, Any], heartbeat: bool = False
+    ) -> Part | None:
         """What the slot has to say in a checkpoint now, or None.
 
         One part at a time: it ends with :meth:`confirm` or :meth:`refuse`, and the slot
@@ -471,7 +489,8 @@ class Slot:
             return None  # still learning in silence: C must not go back
         moved = any(lane.next[p] > self.committed[p] for p in self.partitions)
         sealing = snapshot and (self._must_seal or lane.next != self._snapshot_next)
-        if not (moved or sealing or self._must_commit):
+        beating = heartbeat and not sealing and self._parent_seq > 0
+        if not (moved or sealing or beating or self._must_commit):
             return None
         plan, made = self._plan, list(self._pending)
         if moved:
@@ -494,6 +513,8 @@ class Slot:
         sealed = self._seal(with_journal=journal_index is not None) if sealing else None
         if sealed is not None:
             made += records(sealed, plan.topics["snapshots"], plan.signing)
+        if beating:
+            made.append(self._heartbeat())
         seq = sealed.manifest.seq if sealed else self.seq
         at = lane.next if sealed else self._snapshot_next
         offsets = {}
@@ -530,7 +551,8 @@ class Slot:
     def _seal(self, *, with_journal: bool) -> Snapshot:
         assert self._kit is not None
         lane, plan = self._kit.lane, self._plan
-        return seal(
+        now = int(time.time() * 1000)
+        sealed = seal(
             lane.freeze(),
             plan.identity,
             compression_level=plan.compression_level,
@@ -544,13 +566,39 @@ class Slot:
             unlabelled=lane.unlabelled,
             recent_loss=self._kit.recent_loss(),
             event_time=lane.event_time,
-            created_ms=int(time.time() * 1000),
+            created_ms=now,
+            expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
+            key_id="" if plan.signing is None else plan.signing.key_id,
             journal=self._journal_number + with_journal,
             journal_offset=self._journal_offset,
             gaps=self.gaps,
             start=self._began,
             poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
         )
+        try:
+            plan.limits.check(sealed.manifest.size, sealed.manifest.unpacked_size)
+        except CorruptSnapshot as error:
+            raise Fatal(
+                f"lane {self.number} of lineage {plan.lineage} has grown too large, and nobody "
+                f"would take its snapshot: {error}",
+                hint="raise the limit here and where its snapshots are followed, or let the "
+                "model grow less; nothing that was committed is lost",
+            ) from error
+        return sealed
+
+    def _heartbeat(self) -> Record:
+        plan, now = self._plan, int(time.time() * 1000)
+        beat = Heartbeat(
+            app=plan.identity.app,
+            lineage=plan.lineage,
+            partition=self.number,
+            seq=self._parent_seq,
+            sha256=self._parent,
+            time_ms=now,
+            expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
+            key_id="" if plan.signing is None else plan.signing.key_id,
+        )
+        return heartbeat_record(beat, plan.topics["snapshots"], plan.signing)
 
     def confirm(self, part: Part, given: list[int]) -> None:
         """The checkpoint with this part is in the log; ``given`` are its records' offsets."""
@@ -562,7 +610,7 @@ class Slot:
         if part.snapshot is not None:
             self._must_seal = False
             self.seq = part.snapshot.manifest.seq
-            self._parent = part.snapshot.sha256
+            self._parent, self._parent_seq = part.snapshot.sha256, self.seq
             self._snapshot_next = part.snapshot.manifest.positions
             self.snapshot_created_ms = part.snapshot.manifest.created_ms
             self.published += 1

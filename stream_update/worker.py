@@ -431,8 +431,15 @@ class Worker:
             self._cadence.refused(now, begun=False)
             return False
         snapshot = final or self._cadence.snapshot_due(now)
+        beat = self._cadence.heartbeat_due(now)
         prepared = [
-            slot.part(snapshot=snapshot, metrics=self._report(slot)) for slot in self.slots.values()
+            slot.part(
+                snapshot=snapshot,
+                metrics=self._report(slot),
+                # A lane that has stopped is not to look alive.
+                heartbeat=beat and slot.number not in self._halted,
+            )
+            for slot in self.slots.values()
         ]
         parts = [part for part in prepared if part is not None]
         self._cadence.begun(now, self._clock() - now if snapshot and parts else None)
