@@ -240,6 +240,7 @@ def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
         },
         versions=parts.versions,
         seed=config.seed,
+        sources=plugins.sources(config.learner, config.monitor, config.metric),
     )
 
 

@@ -37,7 +37,14 @@ from stream_update.restore import (
     newest,
 )
 from stream_update.signing import SigningKey, TrustedKeys
-from stream_update.snapshot import Identity, Snapshot, check_identity, records, seal
+from stream_update.snapshot import (
+    Identity,
+    Snapshot,
+    changed_sources,
+    check_identity,
+    records,
+    seal,
+)
 
 __all__ = ["Kit", "Part", "Plan", "Slot"]
 
@@ -153,6 +160,15 @@ class Slot:
         else:
             manifest = snapshot.manifest
             check_identity(manifest, self._plan.identity)
+            for change in changed_sources(manifest, self._plan.identity):
+                logger.warning(
+                    "snapshot %d of lineage %s was made with other code: %s; going on with the "
+                    "code that is here. If it learns differently, stream-update snapshots verify "
+                    "will say so of the next snapshot: give such a model a lineage of its own",
+                    manifest.seq,
+                    manifest.identity.lineage,
+                    change,
+                )
             start = manifest.positions
             missing = [p for p in self.partitions if p not in start]
             if missing:

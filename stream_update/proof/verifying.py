@@ -17,7 +17,13 @@ from stream_update.lane import Lane
 from stream_update.proof.held import held_snapshots
 from stream_update.proof.replay import Range, Replay
 from stream_update.protocols import Log
-from stream_update.snapshot import Manifest, Snapshot, check_identity, state_digest
+from stream_update.snapshot import (
+    Manifest,
+    Snapshot,
+    changed_sources,
+    check_identity,
+    state_digest,
+)
 
 __all__ = ["Verdict", "final_digest", "ranges_of", "verify"]
 
@@ -108,7 +114,11 @@ class _Verifier:
             manifest,
             ok=False,
             detail=f"these events make another state of the snapshot before it: {made[:16]}..., "
-            f"not {manifest.digest[:16]}...",
+            f"not {manifest.digest[:16]}..."
+            + "".join(
+                f"; changed since: {change}"
+                for change in changed_sources(manifest, self._replay.identity)
+            ),
             ranges=ranges,
         )
 
