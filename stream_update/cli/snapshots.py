@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 import orjson
 
 from stream_update import assemble
+from stream_update.cli.diff import diff
 from stream_update.cli.options import (
     configured,
     json_option,
     print_json,
     print_table,
 )
-from stream_update.comparing import compare
 from stream_update.config import Config
 from stream_update.errors import ConfigError, LineageMismatch, LogGap
 from stream_update.events import TopicPartition
@@ -25,8 +24,6 @@ from stream_update.restore import Journal, read_range
 from stream_update.snapshot import Assembler, Manifest
 
 __all__ = ["commands"]
-
-LONGEST = 80
 
 
 @click.group()
@@ -109,54 +106,7 @@ def _manifest_json(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest)
 
 
-@snapshots.command("diff")
-@click.argument("first", type=int)
-@click.argument("second", type=int)
-@configured
-@click.option("--partition", type=int, default=0, show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True)
-@json_option
-def snapshots_diff(
-    config: Config, first: int, second: int, partition: int, limit: int, as_json: bool
-) -> None:
-    """What changed from snapshot FIRST to snapshot SECOND."""
-    with assemble.open_log(config) as log, log.reader() as reader:
-        held = {s.manifest.seq: s for s in held_snapshots(config, reader, partition)}
-    for seq in (first, second):
-        if seq not in held:
-            raise ConfigError(
-                f"there is no snapshot {seq} of lineage {config.lineage_name} in partition "
-                f"{partition}",
-                hint=f"there are: {', '.join(map(str, held)) or 'none'}",
-            )
-    found = compare(held[first], held[second], limit)
-    if as_json:
-        print_json(
-            {
-                **found._asdict(),
-                "largest": [change._asdict() for change in found.largest],
-                "other": [
-                    {"path": c.path, "old": _shown(c.old), "new": _shown(c.new)}
-                    for c in found.other
-                ],
-            }
-        )
-        return
-    for name, (old, new) in found.facts.items():
-        click.echo(f"{name:<12} {old} -> {new}")
-    for text in found.configuration:
-        click.echo(f"identity     {text}")
-    click.echo(
-        f"state        {found.changed:,} of {found.leaves:,} values changed, "
-        f"{found.added:,} new, {found.removed:,} gone"
-    )
-    for change in (*found.largest, *found.other):
-        click.echo(f"  {change.path}: {_shown(change.old)} -> {_shown(change.new)}")
-
-
-def _shown(value: Any) -> str:
-    text = f"{len(value)} bytes" if isinstance(value, bytes) else repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+snapshots.add_command(diff)
 
 
 @snapshots.command("verify")

@@ -25,7 +25,7 @@ from stream_update.snapshot import (
     state_digest,
 )
 
-__all__ = ["Verdict", "final_digest", "ranges_of", "verify"]
+__all__ = ["Verdict", "final_digest", "learned_again", "ranges_of", "verify"]
 
 
 class Verdict(NamedTuple):
@@ -99,7 +99,7 @@ class _Verifier:
             return Verdict(manifest, None, "the topic no longer holds the snapshot before", ranges)
         try:
             check_identity(manifest, self._replay.identity)
-            made = self._learn(manifest, parent, ranges)
+            made = learned_again(self._replay, manifest, parent, self._on_events)
         except LineageMismatch as error:
             return Verdict(manifest, ok=False, detail=str(error), ranges=ranges)
         except LogGap as error:
@@ -122,14 +122,24 @@ class _Verifier:
             ranges=ranges,
         )
 
-    def _learn(self, manifest: Manifest, parent: Snapshot | None, ranges: Sequence[Range]) -> str:
-        """The digest of what the events make of the parent."""
-        kit = self._replay.lane(parent, {p: start for p, start, _ in ranges})
-        kit.lane.poisoned = dict.fromkeys(manifest.poisoned, "")
-        for batch in self._replay.events(parent, ranges, manifest.gaps, manifest):
-            kit.lane.feed(kit.decode(batch))
-            self._on_events(len(batch))
-        return final_digest(kit.lane, ranges)
+
+def learned_again(
+    replay: Replay,
+    manifest: Manifest,
+    base: Snapshot | None,
+    on_events: Callable[[int], None] = lambda _count: None,
+) -> str:
+    """The digest of what a snapshot's events since ``base`` make of it.
+
+    Raises :class:`LogGap` if the log does not hold all of them.
+    """
+    ranges = ranges_of(manifest, base)
+    kit = replay.lane(base, {p: start for p, start, _ in ranges})
+    kit.lane.poisoned = dict.fromkeys(manifest.poisoned, "")
+    for batch in replay.events(base, ranges, manifest.gaps, manifest):
+        kit.lane.feed(kit.decode(batch))
+        on_events(len(batch))
+    return final_digest(kit.lane, ranges)
 
 
 def ranges_of(manifest: Manifest, base: Snapshot | None) -> list[Range]:
