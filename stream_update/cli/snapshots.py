@@ -9,6 +9,7 @@ import orjson
 
 from stream_update import assemble
 from stream_update.cli.diff import diff
+from stream_update.cli.exchange import export_command, import_command
 from stream_update.cli.options import (
     configured,
     json_option,
@@ -106,7 +107,8 @@ def _manifest_json(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest)
 
 
-snapshots.add_command(diff)
+for one in (diff, export_command, import_command):
+    snapshots.add_command(one)
 
 
 @snapshots.command("verify")

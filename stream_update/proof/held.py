@@ -8,12 +8,12 @@ from typing import NamedTuple
 from stream_update.assemble import trusted_keys
 from stream_update.config import Config
 from stream_update.errors import CorruptSnapshot
-from stream_update.events import Headers, TopicPartition
+from stream_update.events import Headers, Record, TopicPartition
 from stream_update.protocols import Reader
 from stream_update.restore import read_range
-from stream_update.snapshot import Assembler, Snapshot
+from stream_update.snapshot import Assembler, Snapshot, records
 
-__all__ = ["Held", "held_records", "held_snapshots"]
+__all__ = ["Held", "held_records", "held_snapshots", "republished"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,3 +57,9 @@ def held_records(config: Config, reader: Reader, partition: int) -> list[Held]:
 def held_snapshots(config: Config, reader: Reader, partition: int) -> list[Snapshot]:
     """As :func:`held_records`, the snapshots alone."""
     return [held.snapshot for held in held_records(config, reader, partition)]
+
+
+def republished(held: Held, topic: str) -> list[Record]:
+    """The records that put it on a topic again, the manifest as it was and last."""
+    *chunks, last = records(held.snapshot, topic)
+    return [*chunks, last._replace(value=held.manifest, headers=held.headers)]
