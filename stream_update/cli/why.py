@@ -54,7 +54,8 @@ def why_command(config: Config, offset: int, partition: int, as_json: bool) -> N
         assert answer.first is not None
         raise LineageMismatch(
             f"learning the events again does not lead to snapshot {answer.first.manifest.seq}, so "
-            "this may not be what happened",
+            "this may not be what happened"
+            + "".join(f"; changed since: {change}" for change in answer.other_code),
             hint="stream-update snapshots verify says which snapshot is the first that differs",
         )
 

@@ -22,7 +22,7 @@ from stream_update.proof.verifying import final_digest, ranges_of
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
 from stream_update.slots import Kit
-from stream_update.snapshot import Manifest, Snapshot, check_identity
+from stream_update.snapshot import Manifest, Snapshot, changed_sources, check_identity
 
 __all__ = ["FATES", "Answer", "Fate", "why"]
 
@@ -52,7 +52,8 @@ class Answer(NamedTuple):
     lineage or if nothing had to be replayed; ``first`` is the first held snapshot that goes
     past the event, None if none does yet; ``earlier_lost``: there was one before it, which
     the topic no longer holds. ``proven`` says whether the replay made exactly ``first``,
-    None if there was nothing to compare. ``replayed`` counts the events read for it.
+    None if there was nothing to compare; ``other_code`` names the user's own modules that have
+    changed since that snapshot. ``replayed`` counts the events read for it.
     """
 
     partition: int
@@ -69,6 +70,7 @@ class Answer(NamedTuple):
     first: Snapshot | None = None
     earlier_lost: bool = False
     proven: bool | None = None
+    other_code: Sequence[str] = ()
     replayed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,7 +131,8 @@ def why(
                 f"nobody can tell any more what was predicted for it: {error}",
                 hint="retention was shorter than the way back to a snapshot",
             ) from error
-        return answer._replace(base=base, first=first, earlier_lost=lost)
+        code = changed_sources((first or held[-1]).manifest, replay.identity)
+        return answer._replace(base=base, first=first, earlier_lost=lost, other_code=code)
 
 
 def _at(where: TopicPartition, offset: int) -> str:

@@ -83,6 +83,13 @@ def test_code_that_learns_differently_does_not_verify_and_is_named(setting: Sett
     )
 
 
+def test_what_it_predicted_is_told_with_a_warning(setting: Setting) -> None:
+    setting.module.write_text(MODULE.replace("0.5", "0.25"))
+    out, said = call("why", "120", "-c", setting.config, cwd=setting.folder, code=3)
+    assert "predicted" in out
+    assert "changed since: the source of module ownmodel" in " ".join(said.split())
+
+
 def test_code_that_builds_another_model_is_refused_and_named(setting: Setting) -> None:
     edited = MODULE.replace("Slow()", "Slow(l2=0.1)")
     setting.module.write_text(edited)

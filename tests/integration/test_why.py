@@ -306,14 +306,37 @@ def test_events_that_broke_the_learner(tmp_path: Path) -> None:
     setting.log.close()
 
 
+def test_a_twin_and_a_forest_that_react(tmp_path: Path) -> None:
+    setting = Setting(tmp_path)
+    text = setting.path.read_text().replace('reaction = "alert"', 'reaction = "swap"')
+    start, end = text.index("[learner]"), text.index("[[monitor]]")
+    learner = 'use = "river.forest:ARFClassifier"\nn_models = 2'
+    setting.path.write_text(f"{text[:start]}[learner]\n{learner}\n{text[end:]}")
+    setting.config = load(setting.path)
+    setting.learn(until_end=True)
+    for offset in (0, 255, 577):
+        answer = setting.why(offset)
+        check(setting, answer)
+        assert answer.proven is True
+    setting.log.close()
+
+
 def test_on_both_logs(tmp_path: Path, log_url: str, app: str) -> None:
     setting = Setting(tmp_path, log=log_url, app=app)
     with pytest.raises(NoModelYet, match="no snapshot"):
         setting.why(0)
     setting.learn(max_events=250)
-    # A transaction's mark on Kafka is an offset too, but not in the source topic.
-    with pytest.raises(NoModelYet, match="not been processed yet"):
-        setting.why(500)
+    with setting.log.member(setting.config.trainer_group, setting.config.source.topic) as member:
+        while not member.poll(0.2).gained:
+            pass
+        with pytest.raises(NoModelYet, match="not been processed yet"):
+            setting.why(500)
+        # Who asks does not join the group: nothing moves in it.
+        for _ in range(5):
+            poll = member.poll(0.2)
+            assert not poll.lost
+            assert not poll.gained
+            assert member.stable()
     setting.learn(until_end=True)
     for offset in (0, 333, 599):
         answer = setting.why(offset)
