@@ -20,7 +20,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from stream_update.bounds import Limits
 from stream_update.errors import ConfigError
+from stream_update.freshness import WhenStale
 
 __all__ = ["Checkpoint", "Config", "Metrics", "Score", "Snapshots", "Source", "load", "parse"]
 
@@ -85,6 +87,10 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``max_overhead`` of the time (a forest of many MB costs a second each). The trainer
     signs with ``signing_key`` (``file:PATH`` or ``env:NAME``); who reads takes only what
     one of ``trusted_keys`` signed (the same, or a public key in base64), if there are any.
+
+    No follower adopts a snapshot that is older than ``expires_s``, unless a heartbeat has
+    renewed it: every ``heartbeat_s`` a trainer says which snapshot is the newest, also when
+    no events arrive; 0 says nothing.
     """
 
     every: Positive = 1
@@ -92,15 +98,25 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     signing_key: str = ""
     trusted_keys: tuple[str, ...] = ()
+    expires_s: Seconds | None = None
+    heartbeat_s: Annotated[float, Meta(ge=0)] = 30.0
+    limits: Limits = Limits()
 
 
 class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[score]``: the events that ``stream-update score`` predicts."""
+    """``[score]``: the events that ``stream-update score`` predicts.
+
+    When no snapshot and no heartbeat came for ``max_age`` seconds, or the snapshot has
+    expired, the model is stale: ``when_stale`` says whether to ``"warn"``, to ``"flag"`` each
+    prediction, or to ``"refuse"`` to predict until it is fresh again.
+    """
 
     topic: Name | None = None
     group_id: str | None = None
     wait_s: Seconds = 60.0
     batch: Positive = 500
+    max_age: Seconds | None = None
+    when_stale: WhenStale = "warn"
 
 
 class DeadLetters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -240,9 +256,21 @@ def parse(tree: Mapping[str, Any]) -> Config:
             "[source] duplicate_window: events need an id to be recognised by",
             hint='name its field or header: id = "event_id" or id = "header:event-id"',
         )
+    _check_times(config)
     if "://" not in config.log:
         raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
     return config
+
+
+def _check_times(config: Config) -> None:
+    beat = config.snapshot.heartbeat_s
+    expires = config.snapshot.expires_s
+    if expires is not None and beat >= expires:
+        raise ConfigError(
+            f"[snapshot] expires_s: {expires:g} s are over before the next heartbeat, which "
+            f"comes every {beat:g} s",
+            hint="make it a few times heartbeat_s, or that one smaller; 0 for no heartbeats",
+        )
 
 
 def _convert(value: Any, kind: type[Any], where: str) -> Any:

@@ -11,18 +11,23 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from stream_update import plugins
+from stream_update.bounds import Limits
 from stream_update.errors import (
-    ConfigError,
     CorruptSnapshot,
+    Fatal,
     LineageMismatch,
     NoModelYet,
+    StaleModel,
     StreamUpdateError,
     Transient,
 )
 from stream_update.events import Features, TopicPartition
+from stream_update.freshness import Freshness, WhenStale
+from stream_update.heartbeat import Heartbeat
 from stream_update.partitions import partition_for
 from stream_update.protocols import Learner, Log, Reader
-from stream_update.restore import newest
+from stream_update.refusals import Refusal, Refusals
+from stream_update.restore import survey
 from stream_update.signing import TrustedKeys
 from stream_update.snapshot import Assembler, Manifest, Snapshot
 
@@ -32,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 LEARNERS = "stream_update.learners"
 WRAPS = "stream_update.wraps"
+MAX_KIND = 200
 
 
 class Model(NamedTuple):
@@ -42,11 +48,14 @@ class Model(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Predictions for some events, and the lanes whose models made each of them."""
+    """Predictions for some events, the lanes whose models made each of them, and whether
+    these were stale.
+    """
 
     values: list[Any]
     probabilities: list[Mapping[Any, float]] | None
     models: list[tuple[Model, ...]]
+    stale: bool = False
 
 
 class ModelSubscriber:
@@ -54,10 +63,20 @@ class ModelSubscriber:
 
     ``log`` is an address (``kafka://...``, ``sqlite:///...``) or an open log, ``kafka``
     the client's options, ``lineage`` the one to follow (the app's name by default) and
-    ``allow`` classes of one's own that its models are made of. With ``trusted_keys``
-    (``file:PATH``, ``env:NAME`` or base64) only signed snapshots are adopted. The following
-    happens in a background thread; a new model takes the place of the old one in one assignment,
-    so a prediction is made by one model or the other and never waits.
+    ``allow`` classes of one's own that its models are made of. The following happens in a
+    background thread; a new model takes the place of the old one in one assignment, so a
+    prediction is made by one model or the other and never waits.
+
+    With ``trusted_keys`` (``file:PATH``, ``env:NAME`` or base64) only signed snapshots are
+    adopted. What is refused leaves the model as it is, and is counted in ``refused`` by the
+    words in :data:`stream_update.refusals.REASONS`; ``limits`` bound what one may be. The
+    number of the snapshot in use never goes back.
+
+    A model is stale when nothing newer than ``max_age`` seconds, neither a snapshot nor a
+    heartbeat that names the one in use, was heard of its trainer, or when its snapshot has
+    expired. ``when_stale`` says what becomes of predictions then: ``"warn"`` logs it once
+    and answers, ``"flag"`` answers and sets :attr:`Answer.stale`, ``"refuse"`` raises
+    :class:`~stream_update.errors.StaleModel`. Ages compare the clocks of two machines.
 
     With one model for each partition, ``key`` decides which model answers, by Kafka's
     own partitioner. Without a key the answer is the mean over the models, each weighted
@@ -77,13 +96,24 @@ class ModelSubscriber:
         kafka: Mapping[str, Any] | None = None,
         allow: Sequence[type] = (),
         trusted_keys: Sequence[str] = (),
+        max_age: float | None = None,
+        when_stale: WhenStale = "warn",
+        limits: Limits = Limits(),  # noqa: B008 - it never changes
         poll_s: float = 0.2,
         on_model: Callable[[Model], None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
         self.lineage = lineage or app
-        self.refused: dict[str, int] = {}
+        self.when_stale = when_stale
         self._topic = f"{app}.snapshots"
+        self._refusals = Refusals(self._topic)
+        self._freshness = Freshness(max_age)
+        self._warned = False
+        self._limits = limits
+        self._clock = clock
+        self._digests: dict[int, str] = {}
+        self._surveyed: dict[int, int] = {}
         self._allow = tuple(allow)
         self._trusted = TrustedKeys.load(trusted_keys) if trusted_keys else None
         self._poll_s = poll_s
@@ -131,6 +161,12 @@ class ModelSubscriber:
             return models
         if self._failure is not None:
             raise self._failure
+        if self.refused:
+            raise NoModelYet(
+                f"no snapshot of lineage {self.lineage} on {self._topic} could be taken: "
+                f"{self._refusals}",
+                hint="the log of this process says what was wrong with each",
+            )
         raise NoModelYet(
             f"no snapshot of lineage {self.lineage} has been seen on {self._topic} yet",
             hint="start a trainer (stream-update run), or wait for its first checkpoint",
@@ -154,16 +190,44 @@ class ModelSubscriber:
 
     @property
     def age(self) -> float:
-        """Seconds since the oldest model in use was published."""
-        oldest = min(model.manifest.created_ms for model in self._current().values())
-        return max(0.0, time.time() - oldest / 1000)
+        """Seconds since the newest snapshot or heartbeat; of several lanes, the oldest."""
+        self._current()
+        return self._freshness.age(self._now())
+
+    @property
+    def stale(self) -> bool:
+        """Whether the model is older than ``max_age``, or has expired."""
+        return bool(self._freshness.why_stale(self._now()))
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often something on the snapshot topic was refused, by reason."""
+        return self._refusals.counts
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _is_stale(self) -> bool:
+        """As :attr:`stale`, but does what ``when_stale`` asks for."""
+        why = self._freshness.why_stale(self._now()) if self._freshness.limited else ""
+        if why and self.when_stale == "refuse":
+            raise StaleModel(
+                f"the model {self.version} is stale: {why}",
+                hint="start its trainer again, or see why its snapshots do not arrive "
+                f"(refused so far: {self._refusals or 'none'})",
+            )
+        if why and self.when_stale == "warn" and not self._warned:
+            logger.warning("%s: the model %s is stale: %s", self._topic, self.version, why)
+        self._warned = bool(why)
+        return bool(why)
 
     # -- predictions
 
     def predict_one(self, x: Features, key: str | bytes | None = None) -> Any:
         """The predicted label or number, None where the model has no answer yet.
 
-        Raises :class:`NoModelYet` before the first snapshot.
+        Raises :class:`NoModelYet` before the first snapshot, and :class:`StaleModel` with
+        ``when_stale="refuse"``.
         """
         return self.answer([x], [_bytes(key)]).values[0]
 
@@ -181,12 +245,15 @@ class ModelSubscriber:
         return self.answer(xs, [_bytes(key) for key in keys] if keys else None).values
 
     def answer(self, xs: Sequence[Features], keys: Sequence[bytes | None] | None = None) -> Answer:
-        """Values, probabilities and the models that made them, for many events."""
-        models = self._current()
+        """Values, probabilities and the models that made them, for many events.
+
+        Raises :class:`NoModelYet`, and :class:`StaleModel` with ``when_stale="refuse"``.
+        """
+        models, stale = self._current(), self._is_stale()
         if len(models) == 1:
             only = next(iter(models.values()))
             predictions = only.learner.predict(xs)
-            return Answer(predictions.values, predictions.probabilities, [(only,)] * len(xs))
+            return Answer(predictions.values, predictions.probabilities, [(only,)] * len(xs), stale)
         values: list[Any] = []
         probabilities: list[Mapping[Any, float]] = []
         made_by: list[tuple[Model, ...]] = []
@@ -198,7 +265,8 @@ class ModelSubscriber:
             if probability is not None:
                 probabilities.append(probability)
             made_by.append(chosen)
-        return Answer(values, probabilities if len(probabilities) == len(values) else None, made_by)
+        complete = len(probabilities) == len(values)
+        return Answer(values, probabilities if complete else None, made_by, stale)
 
     def _chosen(self, models: Mapping[int, Model], key: bytes | None) -> tuple[Model, ...]:
         if key is not None:
@@ -217,78 +285,159 @@ class ModelSubscriber:
             except Transient as error:
                 logger.warning("%s: %s; trying again", self._topic, error)
                 self._stopping.wait(1.0)
-            except StreamUpdateError as error:
-                self._failure = error
-                self._arrived.set()
-                logger.error("%s: stopped following: %s. %s", self._topic, error, error.hint)
+            except Exception as error:
+                self._stop_at(error)
+                if not isinstance(error, StreamUpdateError):
+                    raise
                 return
+
+    def _stop_at(self, error: Exception) -> None:
+        if isinstance(error, StreamUpdateError):
+            failure = error
+        else:
+            failure = Fatal(f"{type(error).__name__}: {error}")
+        self._failure = failure
+        self._arrived.set()
+        logger.error("%s: stopped following: %s. %s", self._topic, failure, failure.hint)
 
     def _follow(self, reader: Reader) -> None:
         while (info := self._log.topics().get(self._topic)) is None:
             if self._stopping.wait(self._poll_s):
                 return
         self._partitions = info.partitions
-        places = [TopicPartition(self._topic, p) for p in range(info.partitions)]
-        tail = reader.end_offsets(places)
-        for place in places:
-            snapshot = newest(reader, self._topic, place.partition, self.lineage, self._trusted)
-            if snapshot is not None:
-                self._adopt(snapshot, place.partition)
-        assemblers = {place.partition: Assembler(self.lineage, self._trusted) for place in places}
-        reader.seek(tail)
+        assemblers: dict[int, Assembler] = {}
+        ends: dict[TopicPartition, int] = {}
+        for place in (TopicPartition(self._topic, p) for p in range(info.partitions)):
+            assembler = assemblers[place.partition] = self._assembler(place.partition)
+            ends[place] = self._survey(reader, place, assembler)
+        self._tell_failure()
+        reader.seek(ends)
         while not self._stopping.is_set():
             for batch in reader.poll(self._poll_s):
-                assembler = assemblers[batch.partition]
+                assembler, partition = assemblers[batch.partition], batch.partition
+                heard = assembler.heartbeat
                 seqs = [
                     seq
-                    for value, headers in zip(batch.values, batch.headers, strict=True)
-                    if (seq := assembler.add(value, headers)) is not None
+                    for index, offset in enumerate(batch.offsets)
+                    if (seq := assembler.add(batch.values[index], batch.headers[index], offset))
+                    is not None
                 ]
-                for text in assembler.refused:
-                    self._refuse(text)
+                for refusal in assembler.refused:
+                    self._refusals.add(partition, refusal)
                 assembler.refused.clear()
-                if seqs:
-                    self._take(assembler, max(seqs), batch.partition)
+                self._take_newest(assembler, seqs, partition)
+                self._tell_failure()
+                if assembler.heartbeat is not None and assembler.heartbeat is not heard:
+                    self._hear(assembler.heartbeat, partition)
 
-    def _take(self, assembler: Assembler, seq: int, partition: int) -> None:
-        try:
-            snapshot = assembler.complete(seq)
-        except CorruptSnapshot as error:
-            self._refuse(str(error))
-            return
-        if snapshot is not None:
-            self._adopt(snapshot, partition)
-            assembler.forget(seq + 1)
+    def _tell_failure(self) -> None:
+        """Whoever waits need not go on waiting for what another program has made."""
+        if self._failure is not None:
+            self._arrived.set()
 
-    def _adopt(self, snapshot: Snapshot, partition: int) -> None:
-        manifest = snapshot.manifest
-        if (manifest.identity.app, manifest.partition) != (self.app, partition):
-            self._refuse(
-                f"snapshot {manifest.seq} is of partition {manifest.partition} of app "
-                f"{manifest.identity.app}, and stands in partition {partition}"
-            )
-            return
-        current = self._models.get(manifest.partition)
-        if current is not None and manifest.seq <= current.manifest.seq:
-            return
+    def _assembler(self, partition: int) -> Assembler:
+        return Assembler(
+            self.lineage, self._trusted, app=self.app, partition=partition, limits=self._limits
+        )
+
+    def _survey(self, reader: Reader, where: TopicPartition, assembler: Assembler) -> int:
+        """Take what the topic holds already; where reading goes on."""
+        partition = where.partition
+
+        def take(snapshot: Snapshot, beat: Heartbeat | None, offset: int) -> bool:
+            if self._digests.get(partition) == snapshot.sha256:
+                return True
+            return self._adopt(snapshot, partition, beat, offset)
+
+        found = survey(reader, where, self._assembler(partition), take)
+        for refusal in found.refused:
+            # After a connection was lost, what had been counted is met again.
+            if refusal.offset >= self._surveyed.get(partition, 0):
+                self._refusals.add(partition, refusal)
+        self._surveyed[partition] = found.end
+        assembler.heartbeat = found.heartbeat
+        if found.heartbeat is not None:
+            self._hear(found.heartbeat, partition)
+        return found.end
+
+    def _take_newest(self, assembler: Assembler, seqs: Sequence[int], partition: int) -> None:
+        """Adopt the newest of these that can be; the others are refused, or outdated."""
+        adopted = False
+        for seq in sorted(set(seqs), reverse=True):
+            at = assembler.offset_of(seq)
+            if not adopted and not self._goes_back(partition, seq, at):
+                try:
+                    snapshot = assembler.complete(seq)
+                except CorruptSnapshot as error:
+                    self._refuse(partition, error.reason, str(error), at)
+                else:
+                    if snapshot is None:
+                        text = f"snapshot {seq} lacks some of its chunks"
+                        self._refuse(partition, "bad-chunks", text, at)
+                    else:
+                        adopted = self._adopt(snapshot, partition, assembler.heartbeat, at)
+            assembler.discard(seq)
+
+    def _adopt(
+        self, snapshot: Snapshot, partition: int, beat: Heartbeat | None, offset: int
+    ) -> bool:
+        manifest, now = snapshot.manifest, self._now()
+        if self._goes_back(partition, manifest.seq, offset):
+            return False
+        expires = manifest.expires_ms
+        if beat is not None and beat.sha256 == snapshot.sha256 and beat.expires_ms is not None:
+            expires = max(expires or 0, beat.expires_ms)
+        if expires is not None and expires <= now:
+            text = f"snapshot {manifest.seq} expired {(now - expires) / 1000:.0f} s ago"
+            self._refuse(partition, "expired", text, offset)
+            return False
         try:
             model = Model(_learner(snapshot, self._allow), manifest)
         except CorruptSnapshot as error:
-            self._refuse(str(error))
-            return
+            self._refuse(partition, error.reason, str(error), offset)
+            return False
         except LineageMismatch as error:
-            if current is None:
-                raise
-            self._refuse(str(error))
-            return
-        self._models = {**self._models, manifest.partition: model}
+            self._refuse(partition, "other-version", str(error), offset)
+            if partition not in self._models:
+                self._failure = error  # what `wait` says, unless another one fits
+            return False
+        self._digests = {**self._digests, partition: snapshot.sha256}
+        self._freshness.seen(partition, manifest.created_ms, expires, now)
+        self._models = {**self._models, partition: model}
         self._arrived.set()
         if self._on_model is not None:
             self._on_model(model)
+        return True
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
-        logger.error("%s: refused, the current model stays: %s", self._topic, reason)
+    def _goes_back(self, partition: int, seq: int, offset: int) -> bool:
+        current = self._models.get(partition)
+        if current is None or seq > current.manifest.seq:
+            return False
+        text = f"snapshot {seq}, and {current.manifest.seq} is in use"
+        self._refuse(partition, "rollback", text, offset)
+        return True
+
+    def _hear(self, beat: Heartbeat, partition: int) -> None:
+        """A heartbeat vouches for the model in use, and for no other."""
+        current = self._models.get(partition)
+        if current is None or beat.seq != current.manifest.seq:
+            return
+        if beat.sha256 != self._digests[partition]:
+            self._refuse(
+                partition,
+                "bad-digest",
+                f"a heartbeat names another snapshot {beat.seq} than the one in use",
+                self._surveyed[partition],
+            )
+            return
+        known = self._freshness.at(partition)
+        if known is None or beat.time_ms > known:
+            self._freshness.seen(
+                partition, beat.time_ms, beat.expires_ms or current.manifest.expires_ms, self._now()
+            )
+
+    def _refuse(self, partition: int, reason: str, text: str, offset: int) -> None:
+        self._refusals.add(partition, Refusal(reason, text, offset))
 
 
 def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
@@ -296,7 +445,7 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
     for library, needed in identity.versions.items():
         try:
             installed = version(library)
-        except PackageNotFoundError:
+        except (PackageNotFoundError, ValueError):
             installed = "missing"
         if installed.split(".")[:2] != needed.split(".")[:2]:
             raise LineageMismatch(
@@ -305,24 +454,38 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
                 hint=f"install {library} {needed}, or let a trainer with this version rebuild the "
                 "model by replay under a new lineage",
             )
-    state, name = snapshot.state(), identity.learner
-    if not isinstance(state, dict) or "learner" not in state:
-        raise CorruptSnapshot(f"snapshot {snapshot.manifest.seq} holds no learner")
-    tree = state["learner"]
+    if len(identity.learner) > MAX_KIND:
+        raise LineageMismatch(f"no learner is called {identity.learner:.200!r}")
+    # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
+    *wraps, name = identity.learner.replace(")", "").split("(")
+    kind = _installed(name, LEARNERS, identity.lineage)
+    serving = [_installed(wrap, WRAPS, identity.lineage).serving for wrap in wraps]
+    state = snapshot.state()
     try:
-        # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
-        while name.endswith(")"):
-            wrap, _, name = name.removesuffix(")").partition("(")
-            tree = plugins.resolve(wrap, "learner", WRAPS).serving(tree)
-        kind = plugins.resolve(name, "learner", LEARNERS)
-    except ConfigError as error:
-        raise LineageMismatch(
-            f"lineage {identity.lineage} has learners of kind {identity.learner!r}, which is not "
-            "installed here",
-            hint=error.hint,
+        tree = state["learner"]
+        for part in serving:
+            tree = part(tree)
+        learner: Learner = kind.restored(tree, identity.task, allow=allow)
+    except CorruptSnapshot:
+        raise
+    except Exception as error:
+        # Whatever a tree that nobody of ours has written makes the code that reads it do.
+        raise CorruptSnapshot(
+            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
+            f"{identity.learner} for the task {identity.task}: {type(error).__name__}: "
+            f"{error!s:.200}"
         ) from error
-    learner: Learner = kind.restored(tree, identity.task, allow=allow)
     return learner
+
+
+def _installed(name: str, group: str, lineage: str) -> Any:
+    """An installed learner or wrap. A snapshot never says what is to be imported."""
+    if name not in plugins.names(group):
+        raise LineageMismatch(
+            f"lineage {lineage} has learners of the kind {name!r}, which is not installed here",
+            hint=f"installed: {', '.join(plugins.names(group))}",
+        )
+    return plugins.resolve(name, "learner", group)
 
 
 def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float] | None]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stream_update.cadence import Cadence
-from stream_update.errors import Overtaken, Refused, Transient
+from stream_update.errors import LineageMismatch, LogGap, Overtaken, Refused, Transient, Unreadable
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
 from stream_update.protocols import Member, Publication, Publisher, Reader
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 IDLE_S = 0.2
 DRAIN_S = 60.0
 ASK_S = 1.0
+LOOK_S = 1.0
 PATIENCE_S = 120.0
 
 
@@ -36,7 +37,9 @@ class Worker:
     ``ends`` stops the worker when the whole topic has been learned up to these
     offsets, by whichever members; ``max_events`` after so many events here;
     ``stop_when`` as soon as it returns True. ``accept_gap``: a lane whose next events the
-    log no longer holds goes on behind the gap instead of stopping. ``on_progress`` is
+    log no longer holds goes on behind the gap instead of stopping. ``successors`` gives the
+    plans by which to go on when another lineage has been promoted, the first that fits
+    its snapshots is taken; none if nothing has changed. ``on_progress`` is
     called after every poll, ``on_checkpoint`` after every committed checkpoint.
     """
 
@@ -58,6 +61,7 @@ class Worker:
         on_progress: Callable[[Worker], None] | None = None,
         on_checkpoint: Callable[[Worker], None] | None = None,
         accept_gap: bool = False,
+        successors: Callable[[], Iterable[Plan]] | None = None,
         idle_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +83,9 @@ class Worker:
         self._on_checkpoint = on_checkpoint
         self._clock = clock
         self._accept_gap = accept_gap
+        self._successors = successors
+        self._look_at = clock() + LOOK_S
+        self._unfit = ""
         self._halted: dict[int, Overtaken] = {}
         self._stopping = False
         self._flying: tuple[list[Part], Publication] | None = None
@@ -93,6 +100,11 @@ class Worker:
     def stop(self) -> None:
         """Finish the batch, checkpoint, leave the group. Safe to call from a signal handler."""
         self._stopping = True
+
+    @property
+    def lineage(self) -> str:
+        """The lineage that the lanes learn now; a promotion changes it."""
+        return self._plan.lineage
 
     @property
     def standing_by(self) -> bool:
@@ -112,6 +124,9 @@ class Worker:
             raise next(iter(self._halted.values()))
 
     def _turn(self) -> None:
+        if self._successors is not None and self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_S
+            self._succeed([*self._successors()])
         try:
             poll = self._member.poll(IDLE_S, self._max_poll_records)
         except Overtaken as gap:
@@ -152,6 +167,7 @@ class Worker:
         if self._single:
             self._gain_single()
             return
+        self._plan.grow(max(partitions) + 1)
         committed = self._committed(partitions)
         for partition in sorted(partitions):
             slot = Slot(partition, [partition], self._plan, self._reader)
@@ -189,7 +205,7 @@ class Worker:
     def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
         with self._member.busy():
             slot.restore(committed)
-        if self._plan.journal:
+        if slot.keeps_journal:
             self._catch_up(slot)
 
     def _catch_up(self, slot: Slot) -> None:
@@ -227,11 +243,16 @@ class Worker:
         )
 
     def _overtaken(self, gap: Overtaken) -> None:
-        """The log has deleted what a lane would have read next."""
+        """The log has deleted, or damaged, what a lane would have read next."""
         slot = self.slots.get(0 if self._single else gap.partition)
         if slot is None:
             raise gap
         self._settle()
+        if isinstance(gap, Unreadable):
+            slot.accept(gap)
+            self._member.resume_at(gap.partition, gap.first)
+            self._cadence.advance(1)
+            return
         gap = slot.gap_before(gap.partition) or gap
         if self._accept_gap:
             slot.accept(gap)
@@ -268,6 +289,55 @@ class Worker:
         except PoisonEvent as event:
             self._standby.poisoned_by(event)
             self._standby.restore({})
+
+    # -- another lineage takes over
+
+    def _succeed(self, plans: Sequence[Plan]) -> None:
+        """Go on with the lineage that was promoted, behind what has been said so far.
+
+        Its lanes are restored as at a start: they learn in silence from their snapshots to
+        the group's offsets, and speak from there on. If none of the plans fits, the
+        lanes go on as they are.
+        """
+        if not plans or not self.checkpoint():
+            return
+        why = ""
+        for plan in plans:
+            try:
+                slots = [self._succeeding(slot, plan) for slot in self.slots.values()]
+                if not slots:
+                    Slot(0, plan.partitions()[:1], plan, self._reader).restore({})
+            except (LineageMismatch, LogGap) as error:
+                why = f"{error}. {error.hint}"
+                continue
+            logger.info("lineage %s takes over from %s", plan.lineage, self._plan.lineage)
+            for old in [*self.slots.values(), self._standby]:
+                if old is not None:
+                    old.close()
+            self._plan, self._standby, self._unfit = plan, None, ""
+            self.slots = {slot.number: slot for slot in slots}
+            for slot in slots:
+                self._resume(slot)
+            self._next_checkpoint()
+            return
+        if why != self._unfit:
+            self._unfit = why
+            logger.error(
+                "lineage %s was promoted, but this process cannot go on with it, and learns %s "
+                "until it is started with the configuration that fits: %s",
+                plans[0].lineage,
+                self._plan.lineage,
+                why,
+            )
+
+    def _succeeding(self, slot: Slot, plan: Plan) -> Slot:
+        heir = Slot(slot.number, slot.partitions, plan, self._reader)
+        self._restore(heir, self._committed(slot.partitions))
+        for partition in heir.partitions:
+            gap = heir.gap_before(partition)
+            if gap is not None and not self._accept_gap:
+                raise gap
+        return heir
 
     # -- feeding
 
@@ -361,8 +431,15 @@ class Worker:
             self._cadence.refused(now, begun=False)
             return False
         snapshot = final or self._cadence.snapshot_due(now)
+        beat = self._cadence.heartbeat_due(now)
         prepared = [
-            slot.part(snapshot=snapshot, metrics=self._report(slot)) for slot in self.slots.values()
+            slot.part(
+                snapshot=snapshot,
+                metrics=self._report(slot),
+                # A lane that has stopped is not to look alive.
+                heartbeat=beat and slot.number not in self._halted,
+            )
+            for slot in self.slots.values()
         ]
         parts = [part for part in prepared if part is not None]
         self._cadence.begun(now, self._clock() - now if snapshot and parts else None)

@@ -40,6 +40,7 @@ def diff(
 ) -> None:
     """What changed from snapshot A to snapshot B: events, model, figures, detectors."""
     with assemble.open_log(config) as log, log.reader() as reader:
+        config = assemble.live(config, log)
         held = {s.manifest.seq: s for s in held_snapshots(config, reader, partition)}
         for seq in (first, second):
             if seq not in held:

@@ -33,6 +33,7 @@ def export_command(
     It has the very bytes that were signed, so "snapshots import" can check the signature.
     """
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         if config.topic("snapshots") not in log.topics():
             raise ConfigError(
                 f"{config.log} has no topic {config.topic('snapshots')!r}",
@@ -74,6 +75,7 @@ def import_command(config: Config, file: Path, dry_run: bool, as_json: bool) -> 
     repeat events. Exit code 3 then, or 1 for a damaged file.
     """
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         done = import_snapshot(config, log, file, dry_run=dry_run)
     if as_json:
         print_json({"lineage": config.lineage_name, "partition": done.manifest.partition,

@@ -22,7 +22,7 @@ SAID: dict[Fate, str] = {
     "poison": "rejected, a dead letter: it broke the learner while it learned",
     "unlabelled": "counted and not learned: it has no label",
     "duplicate": "counted and not learned: an event with its id was there before",
-    "gap": "lost, in an accepted gap",
+    "gap": "not read: in a gap that is written down in the lineage",
     "before-lineage": "not read: it is from before the lineage began",
 }
 LONGEST = 400
@@ -42,6 +42,7 @@ def why_command(config: Config, offset: int, partition: int, as_json: bool) -> N
     been processed yet.
     """
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         answer = why(config, log, partition, offset)
     if as_json:
         print_json(

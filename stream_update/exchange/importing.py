@@ -61,23 +61,19 @@ def import_snapshot(
     :class:`LogGap` if the log no longer holds what it needs, and :class:`Transient` if
     another process has the lane and does not let go within ``join_s`` seconds.
     """
-    held = read_snapshot(path, config.lineage_name, trusted_keys(config))
+    held = read_snapshot(path, config.lineage_name, trusted_keys(config), config.snapshot.limits)
     manifest = held.snapshot.manifest
     with ExitStack() as opened:
         reader = opened.enter_context(log.reader())
         replay = Replay(config, log, reader)
         notes = _check_fit(config, log, replay, held)
         check = _Check(config, log, reader, replay, held.snapshot)
-        single = config.lanes == "single"
-        member = opened.enter_context(
-            log.member(config.trainer_group, replay.source.name, single=single)
-        )
-        # Who only asks, and never polls, does not join the group.
-        there = check.everything(member)
+        group, topic = config.trainer_group, replay.source.name
+        there = check.everything(log.committed(group, topic))
         if not (dry_run or there.newest):
+            member = opened.enter_context(log.member(group, topic, single=config.lanes == "single"))
             _own(member, sorted(manifest.positions), join_s)
-            if check.basis(member) != there.basis:
-                there = check.everything(member)
+            there = check.again(there, _present(member.committed(sorted(manifest.positions))))
         notes += there.notes
         if dry_run or there.newest:
             return Import(manifest, published=False, notes=notes)
@@ -86,8 +82,8 @@ def import_snapshot(
                 config.trainer_group, [config.topic("snapshots")], delivery=config.delivery
             )
         )
-        committed = {p: at for p, at in there.basis.committed.items() if at is not None}
-        publisher.publish(republished(held, config.topic("snapshots")), committed, member)
+        made = republished(held, config.topic("snapshots"))
+        publisher.publish(made, there.basis.committed, member)
     return Import(manifest, published=True, notes=notes)
 
 
@@ -115,9 +111,11 @@ def _check_fit(config: Config, log: Log, replay: Replay, held: Held) -> list[str
     kit = replay.lane(held.snapshot, manifest.positions)
     if kit.lane.next != manifest.positions or kit.lane.events != manifest.events:
         raise CorruptSnapshot(f"{where}: the state does not stand where its manifest says")
+    expired = manifest.expires_ms is not None and manifest.expires_ms <= time.time() * 1000
     signed = "signed by a trusted key" if config.snapshot.trusted_keys else "signature not checked"
     return [
         f"{where}: digests and configuration agree; {signed}",
+        *(["it has expired: no scorer takes it before a heartbeat renews it"] if expired else []),
         *(f"made with other code: {change}" for change in changed_sources(
             manifest, replay.identity)),
     ]  # fmt: skip
@@ -127,7 +125,7 @@ class _Basis(NamedTuple):
     """What the answer depends on: the newest snapshot on the topic, and the group's offsets."""
 
     newest: Snapshot | None
-    committed: dict[int, Committed | None]
+    committed: dict[int, Committed]
 
 
 class _There(NamedTuple):
@@ -152,18 +150,22 @@ class _Check:
         self._manifest = snapshot.manifest
         self._name = f"snapshot {self._manifest.seq}"
 
-    def basis(self, member: Member) -> _Basis:
-        held = held_snapshots(self._config, self._reader, self._manifest.partition)
-        committed = member.committed(sorted(self._manifest.positions))
-        return _Basis(held[-1] if held else None, committed)
+    def again(self, before: _There, committed: Mapping[int, Committed]) -> _There:
+        """What is so now; looked at anew only if something has moved meanwhile."""
+        return before if self._basis(committed) == before.basis else self.everything(committed)
 
-    def everything(self, member: Member) -> _There:
-        basis = self.basis(member)
+    def _basis(self, committed: Mapping[int, Committed]) -> _Basis:
+        held = held_snapshots(self._config, self._reader, self._manifest.partition)
+        own = {p: at for p, at in committed.items() if p in self._manifest.positions}
+        return _Basis(held[-1] if held else None, own)
+
+    def everything(self, committed: Mapping[int, Committed]) -> _There:
+        basis = self._basis(committed)
         if basis.newest is not None and basis.newest.sha256 == self._snapshot.sha256:
             return _There([f"{self._name} is the newest on the topic already"], basis, newest=True)
         notes = self._continues(basis.newest)
-        committed = self._committed(basis.committed)
-        notes += self._learned_again(committed)
+        known = self._known(basis.committed)
+        notes += self._learned_again(basis.committed, known)
         if self._config.lanes == "single":
             self._journal()
         return _There(notes, basis, newest=False)
@@ -209,23 +211,33 @@ class _Check:
             )
         return [f"its events, learned again from {number} on, make exactly {self._name}"]
 
-    def _committed(self, found: Mapping[int, Committed | None]) -> dict[int, Committed]:
-        """The group's offsets, if the snapshot is one that this group has committed."""
+    def _known(self, committed: Mapping[int, Committed]) -> int:
+        """The group's last snapshot, if this one is of the same group."""
         group, manifest = self._config.trainer_group, self._manifest
-        missing = sorted(p for p, at in found.items() if at is None)
+        missing = sorted(manifest.positions.keys() - committed.keys())
         if missing:
             raise LineageMismatch(
                 f"group {group} has no committed offset for partitions {missing}: what it has "
                 f"said of them, and so where outputs would go on after {self._name}, is not known",
                 hint="set group_id to the group that has learned this lineage",
             )
-        committed = {p: at for p, at in found.items() if at is not None}
-        notes = [metadata_of(at.metadata) for at in committed.values()]
-        known = max(int(note.get("seq", 0)) for note in notes)
+        lineage = manifest.identity.lineage
+        notes = [
+            note
+            for at in committed.values()
+            if (note := metadata_of(at.metadata)).get("lineage", lineage) == lineage
+        ]
+        if any(note.get("promoted") for note in notes):
+            raise LineageMismatch(
+                f"lineage {lineage} has been promoted: the live trainers write it now, not group "
+                f"{group}",
+                hint="give the configuration of the live trainers",
+            )
+        known = max((int(note.get("seq", 0)) for note in notes), default=0)
         if known < manifest.seq:
             raise LineageMismatch(
-                f"group {group} has committed no snapshot after {known}: {self._name} is not one "
-                "of its own",
+                f"group {group} has committed no snapshot of lineage {lineage} after {known}: "
+                f"{self._name} is not one of its own",
                 hint="it was made by another group or log, or the group's offsets were moved",
             )
         branches = [
@@ -246,9 +258,9 @@ class _Check:
                 "would have said would be lost",
                 hint="somebody moved the group's offsets back: move them forward again",
             )
-        return committed
+        return known
 
-    def _learned_again(self, committed: Mapping[int, Committed]) -> list[str]:
+    def _learned_again(self, committed: Mapping[int, Committed], known: int) -> list[str]:
         """Whether the log holds what has to be learned again."""
         manifest, notes = self._manifest, []
         topic = self._replay.source.name
@@ -267,7 +279,6 @@ class _Check:
                 f"{topic}[{place.partition}]: {end - at:,} events, {at:,} to {end:,}, will be "
                 "learned again in silence"
             )
-        known = max(int(metadata_of(at.metadata).get("seq", 0)) for at in committed.values())
         if known > manifest.seq:
             notes.append(
                 f"the group's last snapshot was {known}, which is not to be had: a trainer looks "
@@ -284,6 +295,10 @@ class _Check:
             )
             while entries.offset < entries.end() and not entries.read(1.0):
                 pass
+
+
+def _present(committed: Mapping[int, Committed | None]) -> dict[int, Committed]:
+    return {p: at for p, at in committed.items() if at is not None}
 
 
 def _own(member: Member, partitions: list[int], join_s: float) -> None:

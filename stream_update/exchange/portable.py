@@ -26,17 +26,17 @@ from typing import BinaryIO
 
 import msgspec
 
+from stream_update.bounds import Limits
 from stream_update.errors import ConfigError, CorruptSnapshot, LineageMismatch
 from stream_update.proof.held import Held
 from stream_update.signing import TrustedKeys
-from stream_update.snapshot import CHUNK_BYTES, MAX_PAYLOAD_BYTES, Assembler, Manifest, Snapshot
+from stream_update.snapshot import MAX_MANIFEST_BYTES, Assembler, Manifest, Snapshot
 
 __all__ = ["read_snapshot", "write_snapshot"]
 
 MAGIC = b"stream-update snapshot v1\n\0"
 LENGTHS = struct.Struct(">IIQ")
 MAX_HEADERS_BYTES = 1 << 16
-MAX_MANIFEST_BYTES = 1 << 22
 
 
 def write_snapshot(path: Path, held: Held) -> int:
@@ -67,8 +67,13 @@ def write_snapshot(path: Path, held: Held) -> int:
     return len(whole)
 
 
-def read_snapshot(path: Path, lineage: str, trusted: TrustedKeys | None) -> Held:
-    """The snapshot in a file, which has to be of this lineage.
+def read_snapshot(
+    path: Path,
+    lineage: str,
+    trusted: TrustedKeys | None,
+    limits: Limits = Limits(),  # noqa: B008 - it never changes
+) -> Held:
+    """The snapshot in a file, which has to be of this lineage and within the limits.
 
     With ``trusted`` keys it has to be signed by one of them. Raises
     :class:`ConfigError` if the file cannot be read, :class:`CorruptSnapshot` if it is no
@@ -77,55 +82,56 @@ def read_snapshot(path: Path, lineage: str, trusted: TrustedKeys | None) -> Held
     try:
         # What is no file, such as a pipe, must not be waited for.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return _read(file, path, lineage, trusted)
+            return _read(file, path, Assembler(lineage, trusted, limits=limits), limits)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read(file: BinaryIO, path: Path, lineage: str, trusted: TrustedKeys | None) -> Held:
+def _read(file: BinaryIO, path: Path, assembler: Assembler, limits: Limits) -> Held:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{path} is no file", hint="give one that snapshots export has written")
     if file.read(len(MAGIC)) != MAGIC:
         raise CorruptSnapshot(
             f"{path} is no snapshot, or of another version of the format",
+            reason="not-a-snapshot",
             hint="give one that snapshots export has written",
         )
-    sizes = _sizes(file, path, status.st_size)
-    found = _headers(file.read(sizes[0]), path)
+    sizes = _sizes(file, path, status.st_size, limits)
+    headers = _headers(file.read(sizes[0]), path)
     encoded = file.read(sizes[1])
-    claimed = dict(found).get("lineage", b"").decode(errors="replace")
-    if claimed != lineage:
-        raise LineageMismatch(
-            f"{path} holds a snapshot of lineage {claimed!r}, not of {lineage!r}",
-            hint="give the configuration of that lineage",
-        )
-    manifest, sha256 = _manifest(encoded, found, path, lineage, trusted)
-    chunks = max(1, -(-manifest.size // CHUNK_BYTES))
-    if (manifest.size, manifest.chunks) != (sizes[2], chunks):
+    manifest, sha256 = _manifest(encoded, headers, path, assembler)
+    if manifest.size != sizes[2]:
         raise CorruptSnapshot(
-            f"{path}: the manifest describes {manifest.size} bytes in {manifest.chunks} chunks, "
-            f"and there are {sizes[2]} bytes, which make {chunks}"
+            f"{path}: the manifest describes {manifest.size} bytes, and there are {sizes[2]}",
+            reason="bad-digest",
         )
     payload = file.read(manifest.size)
     if hashlib.sha256(payload).hexdigest() != manifest.sha256:
-        raise CorruptSnapshot(f"{path}: the payload is not the one that the manifest describes")
-    return Held(Snapshot(manifest, sha256, payload), encoded, found)
+        raise CorruptSnapshot(
+            f"{path}: the payload is not the one that the manifest describes", reason="bad-digest"
+        )
+    return Held(Snapshot(manifest, sha256, payload, limits), encoded, headers)
 
 
-def _sizes(file: BinaryIO, path: Path, total: int) -> tuple[int, int, int]:
+def _sizes(file: BinaryIO, path: Path, total: int, limits: Limits) -> tuple[int, int, int]:
     """The lengths of headers, manifest and payload, which make up the whole file."""
     raw = file.read(LENGTHS.size)
     if len(raw) < LENGTHS.size:
-        raise CorruptSnapshot(f"{path} ends after {total} bytes")
+        raise CorruptSnapshot(f"{path} ends after {total} bytes", reason="truncated")
     headers, manifest, payload = LENGTHS.unpack(raw)
-    limits = (MAX_HEADERS_BYTES, MAX_MANIFEST_BYTES, MAX_PAYLOAD_BYTES)
-    if headers > limits[0] or manifest > limits[1] or payload > limits[2]:
-        raise CorruptSnapshot(f"{path} claims parts of {headers}, {manifest} and {payload} bytes")
+    if headers > MAX_HEADERS_BYTES or manifest > MAX_MANIFEST_BYTES or payload > limits.max_bytes:
+        raise CorruptSnapshot(
+            f"{path} claims parts of {headers}, {manifest} and {payload} bytes, more than "
+            f"{MAX_HEADERS_BYTES}, {MAX_MANIFEST_BYTES} and {limits.max_bytes} "
+            "(snapshot.limits.max_bytes)",
+            reason="too-large",
+        )
     expected = len(MAGIC) + LENGTHS.size + headers + manifest + payload
     if total != expected:
         raise CorruptSnapshot(
             f"{path} has {total} bytes where its parts make {expected}",
+            reason="truncated" if total < expected else "bad-digest",
             hint="it was cut off, or something was added: copy it again",
         )
     return headers, manifest, payload
@@ -135,20 +141,27 @@ def _headers(raw: bytes, path: Path) -> list[tuple[str, bytes]]:
     try:
         return msgspec.msgpack.decode(raw, type=list[tuple[str, bytes]])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptSnapshot(f"{path}: its headers cannot be read: {error}") from error
+        raise CorruptSnapshot(
+            f"{path}: its headers cannot be read: {error}", reason="bad-headers"
+        ) from error
 
 
 def _manifest(
-    encoded: bytes,
-    headers: list[tuple[str, bytes]],
-    path: Path,
-    lineage: str,
-    trusted: TrustedKeys | None,
+    encoded: bytes, headers: list[tuple[str, bytes]], path: Path, assembler: Assembler
 ) -> tuple[Manifest, str]:
     """Read as the topic's reader does, which looks at the signature first."""
-    assembler = Assembler(lineage, trusted)
     seq = assembler.add(encoded, headers)
-    if seq is None:
-        reason = "; ".join(assembler.refused) or "it is no manifest"
-        raise CorruptSnapshot(f"{path} is refused: {reason}", hint="nothing of it was decompressed")
-    return assembler.manifests[seq]
+    if seq is not None:
+        return assembler.manifests[seq]
+    if assembler.refused:
+        reason, detail, _ = assembler.refused[0]
+        raise CorruptSnapshot(
+            f"{path} is refused, {reason}: {detail}",
+            reason=reason,
+            hint="nothing of it was decompressed",
+        )
+    lineage = dict(headers)["lineage"].decode(errors="replace")
+    raise LineageMismatch(
+        f"{path} holds no manifest of this lineage, but something of {lineage!r:.200}",
+        hint="give the configuration of that lineage",
+    )

@@ -17,6 +17,8 @@ __all__ = ["Held", "held_records", "held_snapshots", "republished"]
 
 logger = logging.getLogger(__name__)
 
+SIGNATURE = ("key-id", "signature")
+
 
 class Held(NamedTuple):
     """A snapshot, and its manifest as it is on the topic: the bytes that may be signed."""
@@ -34,11 +36,16 @@ def held_records(config: Config, reader: Reader, partition: int) -> list[Held]:
     """
     where = TopicPartition(config.topic("snapshots"), partition)
     first, end = (find([where])[where] for find in (reader.beginning_offsets, reader.end_offsets))
-    assembler = Assembler(config.lineage_name, trusted_keys(config))
+    assembler = Assembler(
+        config.lineage_name,
+        trusted_keys(config),
+        partition=partition,
+        limits=config.snapshot.limits,
+    )
     found: dict[int, Held] = {}
     for batch in read_range(reader, where, first, end):
-        for value, headers in zip(batch.values, batch.headers, strict=True):
-            seq = assembler.add(value, headers)
+        for offset, value, headers in zip(batch.offsets, batch.values, batch.headers, strict=True):
+            seq = assembler.add(value, headers, offset)
             if seq is None or value is None:
                 continue
             try:
@@ -49,8 +56,15 @@ def held_records(config: Config, reader: Reader, partition: int) -> list[Held]:
             if snapshot is not None:
                 found[seq] = Held(snapshot, value, headers)
                 assembler.forget(seq + 1)
-    for text in assembler.refused:
-        logger.error("%s[%d]: %s", where.topic, partition, text)
+    for refusal in assembler.refused:
+        logger.error(
+            "%s[%d] offset %d: left out: %s: %s",
+            where.topic,
+            partition,
+            refusal.offset,
+            refusal.reason,
+            refusal.detail,
+        )
     return [found[seq] for seq in sorted(found)]
 
 
@@ -60,6 +74,10 @@ def held_snapshots(config: Config, reader: Reader, partition: int) -> list[Snaps
 
 
 def republished(held: Held, topic: str) -> list[Record]:
-    """The records that put it on a topic again, the manifest as it was and last."""
+    """The records that put it on a topic again, the manifest as it was, signature and all.
+
+    Other headers, which nobody has signed, are made anew from the manifest.
+    """
     *chunks, last = records(held.snapshot, topic)
-    return [*chunks, last._replace(value=held.manifest, headers=held.headers)]
+    signature = [(name, value) for name, value in held.headers if name in SIGNATURE]
+    return [*chunks, last._replace(value=held.manifest, headers=(*last.headers, *signature))]

@@ -44,9 +44,10 @@ class Answer(NamedTuple):
 
     ``fate`` is one of :data:`FATES`: ``"waiting"`` is in a mini-batch that is not full yet,
     ``"rejected"`` is a dead letter, ``"poison"`` one that broke the learner while it
-    learned, each with ``reason`` and ``detail``; ``"gap"`` was lost by the log, and a person
-    has agreed to go on without it. ``prediction`` and ``probabilities`` were made before the
-    event was learned, if it was predicted at all; ``label`` is what the learner was told.
+    learned, each with ``reason`` and ``detail``; ``"gap"`` was lost by the log or stood in a
+    damaged batch, and the lane went on behind it. ``prediction`` and ``probabilities`` were
+    made before the event was learned, if it was predicted at all; ``label`` is what the
+    learner was told.
 
     ``base`` is the snapshot that the replay began with, None for the beginning of the
     lineage or if nothing had to be replayed; ``first`` is the first held snapshot that goes
@@ -179,17 +180,15 @@ def _unread(manifest: Manifest, partition: int, offset: int) -> Answer | None:
                 partition,
                 offset,
                 "gap",
-                detail=f"offsets {missing} to {first - 1} were lost before they were learned, "
-                "and the lane went on without them",
+                detail=f"offsets {missing} to {first - 1} were gone, or could not be decoded, "
+                "before they were learned, and the lane went on behind them",
             )
     return None
 
 
 def _committed(config: Config, log: Log, where: TopicPartition, offset: int) -> int:
     """The offset up to which the group has processed the partition; beyond the event."""
-    # Who only asks, and never polls, does not join the group.
-    with log.member(config.trainer_group, where.topic, single=config.lanes == "single") as member:
-        at = member.committed([where.partition])[where.partition]
+    at = log.committed(config.trainer_group, where.topic).get(where.partition)
     if at is None or at.offset <= offset:
         done = "nothing" if at is None else f"everything before offset {at.offset}"
         raise NoModelYet(

@@ -39,6 +39,7 @@ def open_log(url: str) -> Log:
 
     return KafkaLog(
         url,
+        client={"metadata_max_age_ms": 2_000},
         consumer={"session_timeout_ms": 6_000, "heartbeat_interval_ms": 500},
         producer={
             "delivery_timeout_ms": 5_000,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_update.errors import Refused
+from stream_update.errors import ConfigError, Refused
 from stream_update.events import Committed, Record, TopicPartition
 from tests.contract.seats import RemoteSeat, settle, until
 from tests.contract.stage import Stage
@@ -91,6 +91,19 @@ def test_nobody_publishes_for_a_partition_of_another(stage: Stage) -> None:
     assert second.commit({foreign: 4}, [(stage.output, "second")]) == ""
     assert stage.wait_for(2, stage.output) == [b"first", b"second"]
     assert first.member.committed([0, 1]) == {own: Committed(3), foreign: Committed(4)}
+
+
+def test_positions_can_be_seen_from_outside_the_group(stage: Stage) -> None:
+    stage.create(source=3)
+    assert stage.log.committed(stage.group, stage.source) == {}
+    seat = stage.seat()
+    settle([seat], 3)
+    offsets = {0: Committed(5, "a note, ä"), 2: Committed(7)}
+    seat.publisher.publish([], offsets, seat.member)
+    until(lambda: stage.log.committed(stage.group, stage.source) == offsets, "the positions")
+    assert stage.log.committed(stage.group, stage.output) == {}
+    with pytest.raises(ConfigError, match="does not exist"):
+        stage.log.committed(stage.group, "no-such-topic")
 
 
 def test_a_publisher_is_for_the_members_of_its_group(stage: Stage) -> None:
