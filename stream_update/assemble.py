@@ -329,6 +329,7 @@ def identity(
         },
         versions=parts.versions,
         seed=config.seed,
+        sources=plugins.sources(config.learner, config.monitor, config.metric),
     )
 
 

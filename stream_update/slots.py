@@ -46,7 +46,14 @@ from stream_update.restore import (
     newest,
 )
 from stream_update.signing import SigningKey, TrustedKeys
-from stream_update.snapshot import Identity, Snapshot, check_identity, records, seal
+from stream_update.snapshot import (
+    Identity,
+    Snapshot,
+    changed_sources,
+    check_identity,
+    records,
+    seal,
+)
 
 __all__ = ["Kit", "Part", "Plan", "Slot"]
 
@@ -174,6 +181,15 @@ class Slot:
         else:
             manifest = snapshot.manifest
             check_identity(manifest, self._plan.identity)
+            for change in changed_sources(manifest, self._plan.identity):
+                logger.warning(
+                    "snapshot %d of lineage %s was made with other code: %s; going on with the "
+                    "code that is here. If it learns differently, stream-update snapshots verify "
+                    "will say so of the next snapshot: give such a model a lineage of its own",
+                    manifest.seq,
+                    manifest.identity.lineage,
+                    change,
+                )
             start = manifest.positions
             missing = [p for p in self.partitions if p not in start]
             if missing:
@@ -237,7 +253,8 @@ class Slot:
             raise LogGap(
                 f"the group committed snapshot {known} of lineage {self._plan.lineage}, but "
                 f"{where} holds none",
-                hint="the snapshot topic lost its records; rebuild by replay under a new lineage",
+                hint="the snapshot topic lost its records; import one that was exported "
+                "(stream-update snapshots import), or rebuild by replay under a new lineage",
             )
         if others:
             raise LineageMismatch(

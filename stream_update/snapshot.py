@@ -35,6 +35,7 @@ __all__ = [
     "Identity",
     "Manifest",
     "Snapshot",
+    "changed_sources",
     "open_payload",
     "read_manifest",
     "records",
@@ -56,7 +57,11 @@ MAX_TIME_MS = 1 << 50
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """What has to agree between a lane and a snapshot before it may be restored."""
+    """What has to agree between a lane and a snapshot before it may be restored.
+
+    Only ``sources`` may differ: the user's own modules that the configuration names, with
+    the SHA-256 of each file. See :func:`changed_sources`.
+    """
 
     app: str
     lineage: str
@@ -68,6 +73,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     versions: dict[str, str]
     seed: int
+    sources: dict[str, str] = {}
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -492,8 +498,23 @@ def check_identity(manifest: Manifest, expected: Identity) -> None:
         if old.split(".")[:2] != new.split(".")[:2]:
             changed.append(f"{library} {old} -> {new}")
     if found.learner != expected.learner or found.fingerprint != expected.fingerprint or changed:
-        what = "; ".join(changed) or "the code that builds the learner"
+        code = "; ".join(changed_sources(manifest, expected)) or "the code that builds the learner"
+        what = "; ".join(changed) or code
         raise LineageMismatch(f"{where} was made by another learner; changed: {what}", hint=rebuild)
+
+
+def changed_sources(manifest: Manifest, expected: Identity) -> list[str]:
+    """The user's own modules whose file is not the one that a snapshot was made with.
+
+    An edit may be a comment, or change all that is learned from now on: nobody but
+    ``snapshots verify`` can tell, so this is a reason to warn and not to refuse.
+    """
+    found = manifest.identity.sources
+    return [
+        f"the source of module {name} (SHA-256 {found[name][:16]}... -> {sha256[:16]}...)"
+        for name, sha256 in sorted(expected.sources.items())
+        if found.get(name, sha256) != sha256
+    ]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

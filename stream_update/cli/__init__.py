@@ -20,7 +20,7 @@ import sys
 import click
 
 import stream_update
-from stream_update.cli import events, keys, lineages, running, snapshots
+from stream_update.cli import events, keys, lineages, running, snapshots, why
 from stream_update.cli.options import errors
 from stream_update.errors import StreamUpdateError
 
@@ -92,6 +92,7 @@ for one in (
     *lineages.commands,
     *events.commands,
     *snapshots.commands,
+    *why.commands,
     *keys.commands,
 ):
     command.add_command(one)

@@ -9,6 +9,8 @@ import click
 import orjson
 
 from stream_update import assemble
+from stream_update.cli.diff import diff
+from stream_update.cli.exchange import export_command, import_command
 from stream_update.cli.options import (
     configured,
     json_option,
@@ -140,6 +142,10 @@ def _manifest_json(manifest: Manifest) -> bytes:
     import msgspec  # noqa: PLC0415 - only here
 
     return msgspec.json.encode(manifest)
+
+
+for one in (diff, export_command, import_command):
+    snapshots.add_command(one)
 
 
 @snapshots.command("verify")

@@ -110,8 +110,8 @@ def test_a_quiet_trainer_is_told_from_a_dead_one(setting: Setting) -> None:
         until(lambda: model.learned_up_to == {0: 400})
         version, before = model.version, setting.kinds().count("heartbeat")
         until(lambda: setting.kinds().count("heartbeat") >= before + 3)
-        heard = model._freshness.at(0)
-        until(lambda: (model._freshness.at(0) or 0) > (heard or 0))
+        heard = model._serving.freshness.at(0)
+        until(lambda: (model._serving.freshness.at(0) or 0) > (heard or 0))
         assert model.version == version
         assert not model.stale
         assert not model.refused
@@ -301,13 +301,13 @@ def test_a_heartbeat_renews_what_would_expire(setting: Setting) -> None:
         until(lambda: setting.kinds().count("heartbeat") >= 1)
         with setting.follow(clock=clock) as first:
             first.wait(60)
-            created = next(iter(first._models.values())).manifest.created_ms
-            until(lambda: (first._freshness.at(0) or 0) > created)
-    first_expiry = next(iter(first._models.values())).manifest.expires_ms
+            created = next(iter(first._serving.models.values())).manifest.created_ms
+            until(lambda: (first._serving.freshness.at(0) or 0) > created)
+    first_expiry = next(iter(first._serving.models.values())).manifest.expires_ms
     assert first_expiry == created + 600_000
     with setting.follow() as model:
         model.wait(60)
-        renewed = model._freshness._signs[0].expires_ms
+        renewed = model._serving.freshness._signs[0].expires_ms
         assert renewed is not None
         assert renewed > first_expiry
         assert not model.stale

@@ -188,9 +188,9 @@ def follow(before: Sequence[Record], after: Sequence[Record]) -> ModelSubscriber
 
 
 def check_genuine(model: ModelSubscriber) -> None:
-    for one in model._models.values():
+    for one in model._serving.models.values():
         assert isinstance(one.learner, RiverLearner)
-        assert msgspec.msgpack.encode(one.learner.dump()) == MEANING[model._digests[0]]
+        assert msgspec.msgpack.encode(one.learner.dump()) == MEANING[model._serving._digests[0]]
 
 
 # -- one who can write to the topic
@@ -340,7 +340,7 @@ def test_a_signed_state_of_other_bytes(state: bytes, lie: int, honest: bool) -> 
 
 def use(model: ModelSubscriber) -> None:
     """What was adopted, if anything was, answers or says that it cannot."""
-    if model._models:
+    if model._serving.models:
         try:
             model.predict_one(EVENT)
         except LearnerFailed as error:
