@@ -137,12 +137,16 @@ class KafkaMember:
 
     def resume_at(self, partition: int, offset: int) -> None:
         where = self._assigned(partition)
-        self._consumer.seek(where, offset)
-        self._consumer.resume(where)
-        self._flowing.add(partition)
+        # Lost while the caller was busy; the next poll tells of it.
+        if where in self._consumer.assignment():
+            self._consumer.seek(where, offset)
+            self._consumer.resume(where)
+            self._flowing.add(partition)
 
     def hold(self, partition: int) -> None:
-        self._consumer.pause(self._assigned(partition))
+        where = self._assigned(partition)
+        if where in self._consumer.assignment():
+            self._consumer.pause(where)
         self._flowing.discard(partition)
 
     def position(self, partition: int) -> int:
