@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stream_update.cadence import Cadence
-from stream_update.errors import Overtaken, Refused, Transient
+from stream_update.errors import LineageMismatch, Overtaken, Refused, Transient
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
 from stream_update.protocols import Member, Publication, Publisher, Reader
@@ -187,8 +187,17 @@ class Worker:
                 logger.warning("waiting for the former owner's last checkpoint: %s", error)
 
     def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
-        with self._member.busy():
-            slot.restore(committed)
+        while True:
+            try:
+                with self._member.busy():
+                    slot.restore(committed)
+                break
+            except LineageMismatch:
+                # A process that stood still since it asked finds snapshots that are newer than
+                # the offsets it was told; what it makes of them will be refused.
+                before, committed = committed, self._committed(slot.partitions)
+                if committed == before:
+                    raise
         if self._plan.journal:
             self._catch_up(slot)
 
