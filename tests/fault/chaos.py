@@ -12,9 +12,10 @@ each death, and at the end, the log is held against the invariants I1 to I6 (see
 :mod:`tests.fault.witness`) and against one uninterrupted run over the same log.
 
 ``--kills`` counts the deaths by SIGKILL, from outside or at a step; the other faults come
-on top. ``--log kafka`` starts a broker of its own, unless ``--address`` names one, which is
-then neither killed nor frozen. The same seed draws the same faults, but the machine
-decides what they hit. The exit code is 0 if every invariant held, else 1.
+on top (with ``--only`` and a kind that kills nobody, the faults count). ``--log kafka``
+starts a broker of its own, unless ``--address`` names one, which is then neither killed
+nor frozen. The same seed draws the same faults, but the machine decides what they hit.
+The exit code is 0 if every invariant held, else 1.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ AGAIN_S = 1.0
 
 SESSION_MS = {"sqlite": 1_000, "kafka": 2_000, "shared": 6_000}
 FAULTS = {
+    "step": 0,
     "kill": 40,
     "terminate": 8,
     "stand still, short": 8,
@@ -78,6 +80,7 @@ FAULTS = {
     "broker killed": 3,
     "broker frozen": 3,
 }
+DEADLY = {"kill", "step"}
 GOING_ON = {17: "in doubt", 4: "the log did not answer"}
 """Ends that a supervisor answers with a new start."""
 
@@ -98,6 +101,7 @@ class Options(NamedTuple):
     bad: float
     duplicates: float
     mutant: str
+    only: list[str]
     keep: bool
     trace: str
 
@@ -186,7 +190,7 @@ class Chaos:
         self._again: list[tuple[float, int]] = []
         self.faults: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._began = time.monotonic()
+        self._began = self._last_fault = time.monotonic()
 
     def __enter__(self) -> Self:
         options = self._options
@@ -268,13 +272,20 @@ every = 2
         self._feeder.feed(self._share(1))
         for _ in range(options.processes):
             self._start()
-        while self._kills < options.kills:
-            self._feeder.feed(self._share(self._kills + 2))
+        while (done := self._done()) < options.kills:
+            if time.monotonic() > self._last_fault + LIVE_S:
+                raise Violation(f"I6: nothing has happened for {LIVE_S:.0f} s")
+            self._feeder.feed(self._share(done + 2))
             self._strike()
             self._pause()
         self._feeder.feed(options.events)
         self._calm()
         self._end()
+
+    def _done(self) -> int:
+        """How many of the faults that count there were."""
+        only = self._options.only
+        return len(self.faults) if only and not DEADLY & {*only} else self._kills
 
     def _share(self, kills: int) -> int:
         options = self._options
@@ -404,7 +415,8 @@ every = 2
     def _start(self, *, calm: bool = False, member: int | None = None) -> None:
         chance, options = self._chance, self._options
         armed = None
-        if not calm and chance.random() < 0.6:
+        only = options.only
+        if not calm and chance.random() < (0.6 if not only else float("step" in only)):
             step = chance.choice(steps_of(self._config.log))
             often = step in {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18}
             number = signal.SIGSTOP if chance.random() < 0.2 else signal.SIGKILL
@@ -491,10 +503,15 @@ every = 2
 
     def _strike(self) -> None:
         running = [c for c in self._children.values() if c.thaw_at is None and not c.leaving]
+        only = {*self._options.only}
+        # Some steps are reached by a process that is told to end, and by no other.
+        allowed = only | {"terminate"} if "step" in only else only or {*FAULTS}
         weights = {
             name: weight
             for name, weight in FAULTS.items()
-            if (self._broker is not None or not name.startswith("broker"))
+            if weight
+            and name in allowed
+            and (self._broker is not None or not name.startswith("broker"))
             and (name != "join" or len(self._children) < self._options.processes + 2)
             and (name != "leave" or len(running) > max(1, self._options.processes - 1))
             and (running or name in {"join", "broker killed", "broker frozen"})
@@ -564,6 +581,9 @@ every = 2
             what = f"{what} {step} ({STEPS[step]}), visit {visit}"
             self.counts[f"at step {step}"] += 1
         self.counts[kind] += 1
+        self._last_fault = time.monotonic()
+        if len(self.faults) % 50 == 49:
+            self._say(f"{len(self.faults) + 1} faults, {self._kills} kills")
         self.faults.append(f"{time.monotonic() - self._began:7.2f} s  {what}")
 
     def _say(self, text: str) -> None:
@@ -592,6 +612,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--bad", type=float, default=0.02, help="share of bad events")
     add("--duplicates", type=float, default=0.02, help="share of events that are sent twice")
     add("--mutant", choices=[*MUTANTS], default="", help="trainers that do it wrong")
+    add("--only", choices=[*FAULTS], action="append", default=[], help="this kind of fault")
     add("--keep", action="store_true", help="keep the folder with the log and what was said")
     add("--trace", default="", help="a file that takes the number of each step that is reached")
     given = vars(parser.parse_args(arguments))

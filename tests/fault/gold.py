@@ -10,7 +10,7 @@ from stream_update.assemble import Components, components, fresh_lane
 from stream_update.codecs import dead_letter_record, json_record
 from stream_update.config import Config
 from stream_update.events import Batch, TopicPartition
-from stream_update.lane import Effects, PoisonEvent
+from stream_update.lane import PoisonEvent
 from stream_update.monitors.drift import alarm_record
 from stream_update.monitors.prequential import Prequential
 from stream_update.protocols import Reader
@@ -38,7 +38,10 @@ class Gold:
         self._start = dict.fromkeys(partitions, 0)
         self._poisoned: dict[tuple[int, int], str] = {}
         self._kit = self._fresh()
-        self._safe = (dict(self._start), self._kit.lane.freeze())
+        # Where to begin again, and the way from there, when an event breaks the learner.
+        self._safe = self._kit.lane.freeze()
+        self._path: list[tuple[int, int]] = []
+        self._told = dict(self._start)
         self.letters: Said = {}
         self.alarms: Said = {}
 
@@ -53,48 +56,51 @@ class Gold:
 
     def advance(self, partition: int, offset: int) -> None:
         """Learn one partition up to an offset."""
-        while self.next[partition] < offset:
-            where = TopicPartition(self._config.source.topic, partition)
-            for batch in read_range(self._reader, where, self.next[partition], offset):
-                self._feed(batch)
-                if self.next[partition] <= batch.offsets[-1]:
-                    break
+        self._learn(partition, offset)
+        self._path.append((partition, offset))
 
     def follow(self, entry: JournalEntry) -> None:
         """Learn what one entry of a journal names, in its order."""
         for partition, first, count in entry.runs:
             self.advance(partition, first + count)
 
-    def _feed(self, batch: Batch) -> None:
-        lane = self._kit.lane
-        try:
-            effects = lane.feed(self._kit.decode(batch))
-        except PoisonEvent as event:
-            self._poisoned[event.partition, event.offset] = str(event)
+    def _learn(self, partition: int, offset: int) -> None:
+        where = TopicPartition(self._config.source.topic, partition)
+        while self.next[partition] < offset:
+            for batch in read_range(self._reader, where, self.next[partition], offset):
+                try:
+                    self._feed(batch)
+                except PoisonEvent as event:
+                    self._poisoned[event.partition, event.offset] = str(event)
+                    break
+            else:
+                return
             self._kit = self._fresh()
-            self._kit.lane.thaw(self._safe[1])
-            return
-        lane.runs.clear()
-        self._note(effects)
+            self._kit.lane.thaw(self._safe)
+            for before in self._path:
+                self._learn(*before)
 
-    def _note(self, effects: Effects) -> None:
-        config = self._config
+    def _feed(self, batch: Batch) -> None:
+        lane, config = self._kit.lane, self._config
+        told = self._told[batch.partition]
+        effects = lane.feed(self._kit.decode(batch))
+        lane.runs.clear()
         for letter in effects.dead_letters:
-            record = dead_letter_record(letter, "", config.source.topic, config.lineage_name)
-            self.letters[letter.partition, letter.offset] = (
-                record.value,
-                record.key,
-                sorted(record.headers),
-            )
+            if letter.offset >= told:
+                record = dead_letter_record(letter, "", config.source.topic, config.lineage_name)
+                said = (record.value, record.key, sorted(record.headers))
+                self.letters[letter.partition, letter.offset] = said
         for alarm in effects.alarms:
-            value = plain(alarm_record(alarm))
-            self.alarms[alarm.partition, alarm.offset, alarm.kind, alarm.monitor] = value
+            if alarm.offset >= told:
+                value = plain(alarm_record(alarm))
+                self.alarms[alarm.partition, alarm.offset, alarm.kind, alarm.monitor] = value
+        self._told[batch.partition] = max(told, self.next[batch.partition])
 
     def digest(self) -> str:
         """That of the state, as a snapshot taken here would have it."""
-        state = self._kit.lane.freeze()
-        self._safe = (dict(self.next), state)
-        return state_digest(state)
+        self._safe = self._kit.lane.freeze()
+        self._path.clear()
+        return state_digest(self._safe)
 
     def figures(self) -> dict[str, Any]:
         """What the trainer's metrics record says here, but for the times and the snapshot."""

@@ -18,8 +18,8 @@ from tests.programs import PIPELINE, elec2
 
 __all__ = ["LEARNERS", "STREAMS", "Learner", "Stream", "lines", "open_learner", "open_stream"]
 
-LABEL = "label"
-ID = "n"
+LABEL = "_label"
+ID = "_id"
 WINDOW = 500
 """How many ids a lane remembers; duplicates are of events not older than half of that."""
 
@@ -164,12 +164,12 @@ def open_learner(name: str) -> Learner:
 
 
 BAD = (
-    '{"a": 1e308, "label": 1}',
+    '{"a": 1e308, "_label": 1}',
     '{"a": 0.5}',
-    '{"a": 0.5, "label": [1]}',
-    '{"a": 0.5, "a": 0.6, "label": 1}',
-    '{"a": NaN, "label": 1}',
-    '{"a": {"deep": 1}, "label": 1}',
+    '{"a": 0.5, "_label": [1]}',
+    '{"a": 0.5, "a": 0.6, "_label": 1}',
+    '{"a": NaN, "_label": 1}',
+    '{"a": {"deep": 1}, "_label": 1}',
     "not json",
     "",
 )
