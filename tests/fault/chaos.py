@@ -43,8 +43,9 @@ from typing import NamedTuple, Self
 from stream_update.assemble import create_topics, open_log
 from stream_update.config import Config, load
 from stream_update.errors import ConfigError, StreamUpdateError
-from stream_update.events import Record
+from stream_update.events import Record, TopicPartition
 from stream_update.protocols import Log
+from stream_update.restore import read_range
 from tests.broker import Broker
 from tests.fault.child import News, Request
 from tests.fault.matter import (
@@ -487,8 +488,6 @@ every = 2
             # A supervisor waits a little before it starts one again that ended by itself.
             wait_s = 0.0 if news.code == -signal.SIGKILL else AGAIN_S
             self._again.append((time.monotonic() + wait_s, child.member))
-        if not self._options.keep:
-            child.said.unlink(missing_ok=True)
 
     def _look(self) -> bool:
         """Judge the log as it is now, if it can be read."""
@@ -586,6 +585,18 @@ every = 2
             self._say(f"{len(self.faults) + 1} faults, {self._kills} kills")
         self.faults.append(f"{time.monotonic() - self._began:7.2f} s  {what}")
 
+    def dump(self) -> None:
+        """Write all that the topics hold beside what the trainers said, for who looks into it."""
+        with (self._folder / "topics.txt").open("w") as file, self._log.reader() as reader:
+            for topic, info in sorted(self._log.topics().items()):
+                for where in (TopicPartition(topic, p) for p in range(info.partitions)):
+                    end = reader.end_offsets([where])[where]
+                    for batch in read_range(reader, where, 0, end):
+                        columns = (batch.offsets, batch.timestamps, batch.headers, batch.values)
+                        for offset, at, headers, value in zip(*columns, strict=True):
+                            shown = f"{dict(headers)} {(value or b'')[:2000]!r}"
+                            print(f"{topic}[{where.partition}] {offset} {at} {shown}", file=file)
+
     def _say(self, text: str) -> None:
         print(f"{time.monotonic() - self._began:7.2f} s  {text}", flush=True)
 
@@ -640,6 +651,7 @@ def main() -> int:
         except Violation as violation:
             code = 1
             print("\n".join(["faults so far:", *chaos.faults, f"VIOLATED {violation}"]))
+            chaos.dump()
         except Exception:  # noqa: BLE001 - whatever it is, the faults are needed to find it
             code = 1
             print("\n".join(["faults so far:", *chaos.faults, "FAILED"]))

@@ -142,7 +142,10 @@ class Witness:
         }
         self._assemblers = {number: Assembler(self._lineage) for number in self.tracks}
         self._last: dict[str, dict[tuple[int, int], int]] = {}
-        self._seen: dict[str, set[tuple[Any, ...]]] = {"dead-letters": set(), "drift": set()}
+        self._seen: dict[str, dict[tuple[Any, ...], tuple[int, int]]] = {
+            "dead-letters": {},
+            "drift": {},
+        }
         self._said: dict[str, Said] = {"dead-letters": {}, "drift": {}}
         self._expected: dict[str, Said] = {"dead-letters": {}, "drift": {}}
         self._late: dict[str, float] = {}
@@ -236,7 +239,7 @@ class Witness:
                 if fields.get("lineage") == self._lineage.encode():
                     key = (int(fields["partition"]), int(fields["offset"]))
                     said = (value, batch.keys[batch.offsets.index(offset)], sorted(headers))
-                    self._take_said(kind, batch.partition, key, said)
+                    self._take_said(kind, (batch.partition, offset), key, said)
             else:
                 tree = json.loads(value or b"{}")
                 if kind == "journal":
@@ -248,7 +251,7 @@ class Witness:
                     self._take_row(tree)
                 else:
                     key = tuple(tree.get(k) for k in ("partition", "offset", "kind", "monitor"))
-                    self._take_said(kind, batch.partition, key, tree)
+                    self._take_said(kind, (batch.partition, offset), key, tree)
 
     def _take_snapshot(self, number: int, value: bytes | None, headers: Any) -> None:
         assembler, track = self._assemblers[number], self.tracks[number]
@@ -303,12 +306,17 @@ class Witness:
             raise Violation(f"I2: journal entry {entry.number} where {len(entries)} is due")
         entries.append(entry)
 
-    def _take_said(self, kind: str, number: int, key: tuple[Any, ...], said: Any) -> None:
+    def _take_said(
+        self, kind: str, where: tuple[int, int], key: tuple[Any, ...], said: Any
+    ) -> None:
         if key in self._seen[kind]:
-            raise Violation(f"I2: {kind}: {key} is there twice")
-        self._seen[kind].add(key)
+            raise Violation(
+                f"I2: {kind}: {key} is there twice: at {self._seen[kind][key]} and {where} "
+                "(partition, offset)"
+            )
+        self._seen[kind][key] = where
         last = self._last.setdefault(kind, {})
-        place = (number, key[0])
+        place = (where[0], key[0])
         if key[1] < last.get(place, -1):
             raise Violation(f"I2: {kind}: {key} comes after offset {last[place]}")
         last[place] = key[1]
