@@ -208,6 +208,10 @@ class KafkaMember:
         """Who this member was in the group right after the last poll."""
         return self._identity
 
+    def goes_by(self, identity: Any) -> bool:
+        """Whether the client knows itself by this identity still."""
+        return bool(self._consumer.group_metadata().member_id == identity.member_id)
+
     def owns(self, partitions: Iterable[int]) -> bool:
         """Whether all of these are assigned to this member.
 
