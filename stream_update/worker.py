@@ -203,8 +203,17 @@ class Worker:
                 logger.warning("waiting for the former owner's last checkpoint: %s", error)
 
     def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
-        with self._member.busy():
-            slot.restore(committed)
+        while True:
+            try:
+                with self._member.busy():
+                    slot.restore(committed)
+                break
+            except LineageMismatch:
+                # A process that stood still since it asked finds snapshots that are newer than
+                # the offsets it was told; what it makes of them will be refused.
+                before, committed = committed, self._committed(slot.partitions)
+                if committed == before:
+                    raise
         if slot.keeps_journal:
             self._catch_up(slot)
 
