@@ -114,6 +114,7 @@ class Slot:
         self._must_commit = False
         self._journal_number = 0
         self._journal_offset = 0
+        self._journal_next: dict[int, int] = {}
         self._journal: Journal | None = None
         self._runs: RunReader | None = None
         self._recent = (0, 0)
@@ -134,8 +135,9 @@ class Slot:
         from there to the committed position are learned in silence.
         """
         self._close_readers()
-        notes = {p: metadata_of(at.metadata) for p, at in committed.items() if at is not None}
-        known = max((int(note.get("seq", 0)) for note in notes.values()), default=0)
+        self._journal_next = {}
+        notes = _notes(committed)
+        known = _promised(notes)
         snapshot = self._find(known)
         if snapshot is None:
             if known:
@@ -261,24 +263,25 @@ class Slot:
                     learned += len(batch)
             self.lane.runs.clear()
             self._journal_number = entry.number + 1
+            self._journal_next = {int(p): offset for p, offset in entry.next.items()}
         self._journal_offset = self._journal.offset
         return learned
 
-    def journal_done(self) -> bool:
-        """Whether everything that is in the journal now has been learned."""
-        return self._journal is not None and self._journal.offset >= self._journal.end()
+    def journal_done(self, committed: Mapping[int, Committed | None]) -> bool:
+        """Whether all of the journal has been learned, and it reaches what is committed."""
+        if self._journal is None or self._journal.offset < self._journal.end():
+            return False
+        return all(
+            at is None or max(self._journal_next.get(p, 0), self.lane.next[p]) >= at.offset
+            for p, at in committed.items()
+        )
 
     def take_over(self, committed: Mapping[int, Committed | None]) -> None:
         """A stand-by that followed the journal to its end becomes the owner."""
-        latest = newest(
-            self._reader,
-            self._plan.topics["snapshots"],
-            self.number,
-            self._plan.lineage,
-            self._plan.trusted,
-        )
+        known = _promised(_notes(committed))
+        latest = self._find(known)
         if latest is not None:
-            self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self.seq, self._parent = max(latest.manifest.seq, known), latest.sha256
             self.gaps, self._began = list(latest.manifest.gaps), dict(latest.manifest.start)
             self._snapshot_next = latest.manifest.positions
             self.snapshot_created_ms = latest.manifest.created_ms
@@ -434,7 +437,7 @@ class Slot:
                 )
             )
         journal_index = None
-        if plan.journal and lane.runs:
+        if plan.journal and moved:
             journal_index = len(made)
             entry = JournalEntry(
                 self._journal_number,
@@ -532,3 +535,13 @@ class Slot:
     def close(self) -> None:
         """Let go of the readers; what was not committed is void."""
         self._close_readers()
+
+
+def _notes(committed: Mapping[int, Committed | None]) -> dict[int, dict[str, Any]]:
+    """What the checkpoints before have noted beside the group's positions."""
+    return {p: metadata_of(at.metadata) for p, at in committed.items() if at is not None}
+
+
+def _promised(notes: Mapping[int, Mapping[str, Any]]) -> int:
+    """The number of the newest snapshot that is in the log, seen or not yet."""
+    return max((int(note.get("seq", 0)) for note in notes.values()), default=0)

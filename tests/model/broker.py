@@ -21,7 +21,7 @@ from stream_update.errors import ConfigError
 from stream_update.events import Committed, Record, TopicPartition, TopicSpec
 from stream_update.log.embedded.log import NAME
 from tests.model.groups import Group, Identity
-from tests.model.process import Clock, Process
+from tests.model.process import Clock, Killed, Process
 
 __all__ = ["Broker", "Gone", "Partition", "Topic", "Transaction"]
 
@@ -111,7 +111,8 @@ class Broker:
     ``marker_s`` is asked, for each partition of a decided transaction, how long its marker
     takes. ``fences`` and ``waits`` can be switched off to see that a test notices: offsets
     are then taken from anybody, and told although a transaction may still change them.
-    ``on_commit`` hears of every transaction at the moment when it is decided.
+    ``on_commit`` hears of every transaction at the moment when it is decided, and
+    ``on_wait`` is called whenever somebody waits.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Broker:
         self.fences = fences
         self.waits = waits
         self.on_commit = on_commit
+        self.on_wait: Callable[[], None] = lambda: None
         self.topics: dict[str, Topic] = {}
         self.processes: list[Process] = []
         self._transaction_s = transaction_s
@@ -156,9 +158,13 @@ class Broker:
     def wait(self, seconds: float) -> None:
         """Time in which one process does nothing and the threads of all go on."""
         self.clock.sleep(seconds)
-        for process in self.processes:
-            process.progress()
+        for process in [*self.processes]:
+            try:
+                process.progress()
+            except Killed:
+                self.kill(process)
         self.tick()
+        self.on_wait()
 
     def freeze(self, process: Process) -> None:
         self.tick()
@@ -169,9 +175,15 @@ class Broker:
         process.frozen = False
 
     def kill(self, process: Process) -> None:
-        self.tick()
-        process.dead = True
-        self.processes.remove(process)
+        if not process.dead:
+            self.tick()
+            process.dead = True
+            self.processes.remove(process)
+
+    @property
+    def marking(self) -> bool:
+        """Whether something is decided that cannot be seen everywhere yet."""
+        return bool(self._unmarked)
 
     # -- topics
 

@@ -45,7 +45,10 @@ class Identity(NamedTuple):
 
 
 class Group:
-    """One group on one topic; ``offsets`` are what is committed and visible."""
+    """One group on one topic; ``offsets`` are what is committed and visible.
+
+    ``told`` is which process was last told, as the owner, what is committed.
+    """
 
     def __init__(self, broker: Broker, group_id: str, partitions: int, *, single: bool) -> None:
         self.group_id = group_id
@@ -55,6 +58,7 @@ class Group:
         self.members: list[Membership] = []
         self.offsets: dict[int, Committed] = {}
         self.pending: list[Transaction] = []
+        self.told: dict[int, Process] = {}
         self._broker = broker
         self._partitions = partitions
         self._joined = 0

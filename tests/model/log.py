@@ -280,6 +280,7 @@ class ModelMember(Closing):
             if self._broker.clock.now > deadline:
                 raise Transient("a checkpoint of a former owner is still under way")
             self._broker.wait(SLICE_S)
+        self.group.told |= dict.fromkeys(self._owned & set(asked), self.process)
         return {partition: self.group.offsets.get(partition) for partition in asked}
 
     @contextmanager
