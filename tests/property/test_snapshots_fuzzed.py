@@ -85,6 +85,9 @@ class Shelf:
     def __exit__(self, *_: object) -> None:
         """There is nothing to close."""
 
+    def close(self) -> None:
+        """Nor to let go of."""
+
     def beginning_offsets(self, where: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(where, 0)
 
