@@ -20,7 +20,7 @@ from stream_update.slots import Kit
 
 __all__ = ["KINDS", "LEARNERS", "SOURCE", "Counting", "Telling", "event", "fresh_kit"]
 
-SOURCE = Source(topic="events", label="label", id="id", duplicate_window=20)
+SOURCE = Source(topic="events", label="label", features="*", id="id", duplicate_window=20)
 
 KINDS = ["good", "good", "good", "bad", "twice", "poison", "unlabelled"]
 

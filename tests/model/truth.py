@@ -94,7 +94,7 @@ class Truth:
         if kind == "poison" and self._learner == "counting":
             poisoned = self.lineages[partition].kit.lane.poisoned
             poisoned[partition, number] = "ValueError: poison"
-        return Record("events", value, partition=partition)
+        return Record("events", value, partition=partition, timestamp_ms=number)
 
     # -- a transaction is decided
 
@@ -169,8 +169,8 @@ class Truth:
             return
         values = self.values[partition][start:stop]
         count = len(values)
-        stamps, keys, headers = [0] * count, [None] * count, [()] * count
-        batch = Batch("events", partition, range(start, stop), values, keys, stamps, headers)
+        offsets, keys, headers = range(start, stop), [None] * count, [()] * count
+        batch = Batch("events", partition, offsets, values, keys, offsets, headers)
         kit = self.lineages[partition].kit
         effects = kit.lane.feed(kit.decode(batch))
         said = self._effects.setdefault(partition, {})
