@@ -14,6 +14,7 @@ from stream_update.errors import LineageMismatch
 from stream_update.events import TopicPartition
 from stream_update.exchange import import_snapshot
 from stream_update.log.embedded import EmbeddedLog
+from stream_update.proof import why
 from tests.integration.test_backfill import Setting
 from tests.programs import call
 
@@ -40,17 +41,15 @@ def setting(tmp_path: Path) -> Any:
         yield made
 
 
-def ask(setting: Setting, offset: int, *options: str) -> dict[str, Any]:
-    out, _ = call("why", str(offset), "-c", setting.path, *options, "--json", cwd=setting.folder)
-    found: dict[str, Any] = json.loads(out)
-    return found
-
-
 def test_the_live_lineage_answers(setting: Setting) -> None:
-    for offset in (10, EVENTS // 2 - 1, EVENTS // 2, EVENTS - 1):
-        found = ask(setting, offset)
-        assert (found["lineage"], found["fate"], found["proven"]) == ("v2", "learned", True)
-    assert ask(setting, 98)["fate"] == "rejected"
+    config = live(setting.config, setting.log)
+    for offset in (10, EVENTS // 2 - 1, EVENTS // 2):
+        answer = why(config, setting.log, 0, offset)
+        assert (answer.fate, answer.proven) == ("learned", True)
+    assert why(config, setting.log, 0, 98).fate == "rejected"
+    out, _ = call("why", str(EVENTS - 1), "-c", setting.path, "--json", cwd=setting.folder)
+    found = json.loads(out)
+    assert (found["lineage"], found["fate"], found["proven"]) == ("v2", "learned", True)
     out, _ = call("snapshots", "diff", "1", "2", "-c", setting.path, cwd=setting.folder)
     assert "lineage v2, partition 0: 1 -> 2" in out
 
