@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help format lint types imports check test coverage bench demo broker wheel ci clean
+.PHONY: help format lint types imports check test coverage bench chaos demo broker wheel ci clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,9 +35,15 @@ test: .venv/ready ## every test; T=tests/unit for some of them
 coverage: .venv/ready ## every test, and which lines and branches none of them takes
 	$(BIN)/python -m pytest --cov $(T)
 
-bench: .venv/ready ## events a second against a bare loop, and what a snapshot costs
+bench: .venv/ready ## events a second, and what snapshots, restarts and rebalances cost
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.snapshots
+	$(BIN)/python -m tests.bench.restart
+	$(BIN)/python -m tests.bench.rebalance
+
+chaos: .venv/ready ## kill, freeze and rebalance trainers for a quarter of an hour, on both logs
+	$(BIN)/python -m tests.fault.chaos --log sqlite --kills 200 --events 100000 --learner tree
+	$(BIN)/python -m tests.fault.chaos --log kafka --kills 100 --events 100000
 
 demo: .venv/ready ## a model learns, and a scorer follows it
 	$(BIN)/stream-update demo

@@ -87,7 +87,8 @@ class Control:
     """The decisions about an application, as they come in.
 
     With ``trusted`` keys only signed ones count; what is not, or is malformed, is logged and
-    passed over. One thread at a time. A topic that does not exist has no decisions yet.
+    passed over. One thread at a time. A topic that does not exist (``exists``) when this is
+    made has no decisions.
     """
 
     def __init__(self, log: Log, topic: str, app: str, trusted: TrustedKeys | None = None) -> None:
@@ -97,8 +98,8 @@ class Control:
         self._trusted = trusted
         self._where = TopicPartition(topic, 0)
         self._reader = log.reader()
-        self._exists = topic in log.topics()
-        if self._exists:
+        self.exists = topic in log.topics()
+        if self.exists:
             beginning = self._reader.beginning_offsets([self._where])
             self._reader.seek(beginning)
             self.catch_up()
@@ -124,7 +125,7 @@ class Control:
 
     def refresh(self, timeout_s: float = 0.0) -> bool:
         """Take what has come; whether anything has."""
-        if not self._exists:
+        if not self.exists:
             return False
         batches = self._reader.poll(timeout_s)
         for batch in batches:
@@ -143,7 +144,7 @@ class Control:
 
     def catch_up(self) -> None:
         """Take all that is there now."""
-        if not self._exists:
+        if not self.exists:
             return
         end = self._reader.end_offsets([self._where])[self._where]
         while self._reader.position(self._where) < end:

@@ -6,45 +6,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from stream_update import plugins
 from stream_update.bounds import Limits
-from stream_update.errors import (
-    CorruptSnapshot,
-    Fatal,
-    LineageMismatch,
-    NoModelYet,
-    StaleModel,
-    StreamUpdateError,
-    Transient,
-)
-from stream_update.events import Features, TopicPartition
-from stream_update.freshness import Freshness, WhenStale
-from stream_update.heartbeat import Heartbeat
+from stream_update.control import Control
+from stream_update.errors import Fatal, NoModelYet, StaleModel, StreamUpdateError, Transient
+from stream_update.events import Features
+from stream_update.following import LEARNERS, Following, Model, Rules
+from stream_update.freshness import WhenStale
 from stream_update.partitions import partition_for
-from stream_update.protocols import Learner, Log, Reader
-from stream_update.refusals import Refusal, Refusals
-from stream_update.restore import survey
+from stream_update.protocols import Log, Reader
+from stream_update.refusals import Refusals
 from stream_update.signing import TrustedKeys
-from stream_update.snapshot import Assembler, Manifest, Snapshot
 
-__all__ = ["Answer", "Model", "ModelSubscriber"]
+__all__ = ["LEARNERS", "Answer", "Model", "ModelSubscriber"]
 
 logger = logging.getLogger(__name__)
 
-LEARNERS = "stream_update.learners"
-WRAPS = "stream_update.wraps"
-MAX_KIND = 200
-
-
-class Model(NamedTuple):
-    """One lane's model as a snapshot gave it. ``predict`` changes nothing."""
-
-    learner: Learner
-    manifest: Manifest
+GROWN_S = 5.0
+"""How often to look whether there are more partitions."""
 
 
 class Answer(NamedTuple):
@@ -104,29 +86,32 @@ class ModelSubscriber:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
-        self.lineage = lineage or app
         self.when_stale = when_stale
+        self._name = lineage or app
         self._topic = f"{app}.snapshots"
         self._refusals = Refusals(self._topic)
-        self._freshness = Freshness(max_age)
         self._warned = False
-        self._limits = limits
         self._clock = clock
-        self._digests: dict[int, str] = {}
-        self._surveyed: dict[int, int] = {}
-        self._allow = tuple(allow)
-        self._trusted = TrustedKeys.load(trusted_keys) if trusted_keys else None
+        self._rules = Rules(
+            app,
+            self._topic,
+            tuple(allow),
+            TrustedKeys.load(trusted_keys) if trusted_keys else None,
+            limits,
+            max_age,
+            self._now,
+            self._refusals,
+        )
         self._poll_s = poll_s
         self._on_model = on_model
-        self._models: dict[int, Model] = {}
+        self._serving = Following(self._name, self._rules, 0, self._adopted)
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._failure: StreamUpdateError | None = None
         self._owned = isinstance(log, str)
         self._log = plugins.open_log(log, kafka) if isinstance(log, str) else log
-        self._partitions = 0
         self._thread = threading.Thread(
-            target=self._run, name=f"stream-update-follow-{self.lineage}", daemon=True
+            target=self._run, name=f"stream-update-follow-{self._name}", daemon=True
         )
         self._thread.start()
 
@@ -155,49 +140,52 @@ class ModelSubscriber:
         self._arrived.wait(timeout_s)
         self._current()
 
-    def _current(self) -> dict[int, Model]:
-        models = self._models
-        if models:
-            return models
+    def _current(self) -> Following:
+        serving = self._serving
+        if serving.models:
+            return serving
         if self._failure is not None:
             raise self._failure
         if self.refused:
             raise NoModelYet(
-                f"no snapshot of lineage {self.lineage} on {self._topic} could be taken: "
+                f"no snapshot of lineage {serving.lineage} on {self._topic} could be taken: "
                 f"{self._refusals}",
                 hint="the log of this process says what was wrong with each",
             )
         raise NoModelYet(
-            f"no snapshot of lineage {self.lineage} has been seen on {self._topic} yet",
+            f"no snapshot of lineage {serving.lineage} has been seen on {self._topic} yet",
             hint="start a trainer (stream-update run), or wait for its first checkpoint",
         )
+
+    @property
+    def lineage(self) -> str:
+        """The lineage that answers; a promotion changes it."""
+        return self._serving.lineage
 
     @property
     def version(self) -> str:
         """The lineage and the number of its snapshot: ``fraud@12``, or one number for
         each partition, ``fraud@12.9.14``.
         """
-        models = self._current()
-        return f"{self.lineage}@{'.'.join(str(models[p].manifest.seq) for p in sorted(models))}"
+        return self._current().version
 
     @property
     def learned_up_to(self) -> dict[int, int]:
         """For each input partition, the offset of the first event not yet learned."""
         learned: dict[int, int] = {}
-        for model in self._current().values():
+        for model in self._current().models.values():
             learned |= model.manifest.positions
         return dict(sorted(learned.items()))
 
     @property
     def age(self) -> float:
         """Seconds since the newest snapshot or heartbeat; of several lanes, the oldest."""
-        self._current()
-        return self._freshness.age(self._now())
+        return self._current().freshness.age(self._now())
 
     @property
     def stale(self) -> bool:
         """Whether the model is older than ``max_age``, or has expired."""
-        return bool(self._freshness.why_stale(self._now()))
+        return bool(self._serving.freshness.why_stale(self._now()))
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -207,17 +195,18 @@ class ModelSubscriber:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _is_stale(self) -> bool:
+    def _is_stale(self, serving: Following) -> bool:
         """As :attr:`stale`, but does what ``when_stale`` asks for."""
-        why = self._freshness.why_stale(self._now()) if self._freshness.limited else ""
+        freshness = serving.freshness
+        why = freshness.why_stale(self._now()) if freshness.limited else ""
         if why and self.when_stale == "refuse":
             raise StaleModel(
-                f"the model {self.version} is stale: {why}",
+                f"the model {serving.version} is stale: {why}",
                 hint="start its trainer again, or see why its snapshots do not arrive "
                 f"(refused so far: {self._refusals or 'none'})",
             )
         if why and self.when_stale == "warn" and not self._warned:
-            logger.warning("%s: the model %s is stale: %s", self._topic, self.version, why)
+            logger.warning("%s: the model %s is stale: %s", self._topic, serving.version, why)
         self._warned = bool(why)
         return bool(why)
 
@@ -249,7 +238,8 @@ class ModelSubscriber:
 
         Raises :class:`NoModelYet`, and :class:`StaleModel` with ``when_stale="refuse"``.
         """
-        models, stale = self._current(), self._is_stale()
+        serving = self._current()
+        models, stale = serving.models, self._is_stale(serving)
         if len(models) == 1:
             only = next(iter(models.values()))
             predictions = only.learner.predict(xs)
@@ -259,7 +249,7 @@ class ModelSubscriber:
         made_by: list[tuple[Model, ...]] = []
         for index, x in enumerate(xs):
             key = keys[index] if keys is not None else None
-            chosen = self._chosen(models, key)
+            chosen = _chosen(models, serving.partitions, key)
             value, probability = _mean(chosen, x)
             values.append(value)
             if probability is not None:
@@ -267,13 +257,6 @@ class ModelSubscriber:
             made_by.append(chosen)
         complete = len(probabilities) == len(values)
         return Answer(values, probabilities if complete else None, made_by, stale)
-
-    def _chosen(self, models: Mapping[int, Model], key: bytes | None) -> tuple[Model, ...]:
-        if key is not None:
-            model = models.get(partition_for(key, self._partitions))
-            if model is not None:
-                return (model,)
-        return tuple(models[p] for p in sorted(models))
 
     # -- following
 
@@ -301,191 +284,67 @@ class ModelSubscriber:
         logger.error("%s: stopped following: %s. %s", self._topic, failure, failure.hint)
 
     def _follow(self, reader: Reader) -> None:
+        """Follow a lineage until another one is the current one, or a topic has grown."""
         while (info := self._log.topics().get(self._topic)) is None:
             if self._stopping.wait(self._poll_s):
                 return
-        self._partitions = info.partitions
-        assemblers: dict[int, Assembler] = {}
-        ends: dict[TopicPartition, int] = {}
-        for place in (TopicPartition(self._topic, p) for p in range(info.partitions)):
-            assembler = assemblers[place.partition] = self._assembler(place.partition)
-            ends[place] = self._survey(reader, place, assembler)
-        self._tell_failure()
-        reader.seek(ends)
-        while not self._stopping.is_set():
-            for batch in reader.poll(self._poll_s):
-                assembler, partition = assemblers[batch.partition], batch.partition
-                heard = assembler.heartbeat
-                seqs = [
-                    seq
-                    for index, offset in enumerate(batch.offsets)
-                    if (seq := assembler.add(batch.values[index], batch.headers[index], offset))
-                    is not None
-                ]
-                for refusal in assembler.refused:
-                    self._refusals.add(partition, refusal)
-                assembler.refused.clear()
-                self._take_newest(assembler, seqs, partition)
-                self._tell_failure()
-                if assembler.heartbeat is not None and assembler.heartbeat is not heard:
-                    self._hear(assembler.heartbeat, partition)
+        decisions = f"{self.app}.control"
+        with Control(self._log, decisions, self.app, self._rules.trusted) as control:
+            lineage, following = control.current(self._name), self._serving
+            if following.lineage != lineage:
+                following = Following(lineage, self._rules, info.partitions, self._adopted)
+            following.partitions = info.partitions
+            reader.seek(following.survey(reader))
+            look_at = time.monotonic() + GROWN_S
+            while not self._stopping.is_set():
+                self._serve(following)
+                for batch in reader.poll(self._poll_s):
+                    following.take(batch)
+                control.refresh()
+                if control.current(self._name) != lineage:
+                    return
+                if time.monotonic() > look_at:
+                    look_at = time.monotonic() + GROWN_S
+                    topics = self._log.topics()
+                    grown = topics.get(self._topic, info).partitions > info.partitions
+                    if grown or control.exists != (decisions in topics):
+                        return
 
-    def _tell_failure(self) -> None:
-        """Whoever waits need not go on waiting for what another program has made."""
-        if self._failure is not None:
+    def _serve(self, following: Following) -> None:
+        """Answer with the models of this lineage from now on, all at once, if none is missing."""
+        former = self._serving
+        if following.failure is not None and not following.models:
+            # Whoever waits need not go on waiting for what another program has made.
+            self._failure = following.failure
             self._arrived.set()
-
-    def _assembler(self, partition: int) -> Assembler:
-        return Assembler(
-            self.lineage, self._trusted, app=self.app, partition=partition, limits=self._limits
+        if following is former or not following.models.keys() >= former.models.keys():
+            return
+        if not following.models:
+            self._serving = following
+            return
+        self._serving = following
+        self._arrived.set()
+        logger.info(
+            "%s: %s answers now, in place of %s", self._topic, following.version, former.lineage
         )
+        if self._on_model is not None:
+            for model in following.models.values():
+                self._on_model(model)
 
-    def _survey(self, reader: Reader, where: TopicPartition, assembler: Assembler) -> int:
-        """Take what the topic holds already; where reading goes on."""
-        partition = where.partition
-
-        def take(snapshot: Snapshot, beat: Heartbeat | None, offset: int) -> bool:
-            if self._digests.get(partition) == snapshot.sha256:
-                return True
-            return self._adopt(snapshot, partition, beat, offset)
-
-        found = survey(reader, where, self._assembler(partition), take)
-        for refusal in found.refused:
-            # After a connection was lost, what had been counted is met again.
-            if refusal.offset >= self._surveyed.get(partition, 0):
-                self._refusals.add(partition, refusal)
-        self._surveyed[partition] = found.end
-        assembler.heartbeat = found.heartbeat
-        if found.heartbeat is not None:
-            self._hear(found.heartbeat, partition)
-        return found.end
-
-    def _take_newest(self, assembler: Assembler, seqs: Sequence[int], partition: int) -> None:
-        """Adopt the newest of these that can be; the others are refused, or outdated."""
-        adopted = False
-        for seq in sorted(set(seqs), reverse=True):
-            at = assembler.offset_of(seq)
-            if not adopted and not self._goes_back(partition, seq, at):
-                try:
-                    snapshot = assembler.complete(seq)
-                except CorruptSnapshot as error:
-                    self._refuse(partition, error.reason, str(error), at)
-                else:
-                    if snapshot is None:
-                        text = f"snapshot {seq} lacks some of its chunks"
-                        self._refuse(partition, "bad-chunks", text, at)
-                    else:
-                        adopted = self._adopt(snapshot, partition, assembler.heartbeat, at)
-            assembler.discard(seq)
-
-    def _adopt(
-        self, snapshot: Snapshot, partition: int, beat: Heartbeat | None, offset: int
-    ) -> bool:
-        manifest, now = snapshot.manifest, self._now()
-        if self._goes_back(partition, manifest.seq, offset):
-            return False
-        expires = manifest.expires_ms
-        if beat is not None and beat.sha256 == snapshot.sha256 and beat.expires_ms is not None:
-            expires = max(expires or 0, beat.expires_ms)
-        if expires is not None and expires <= now:
-            text = f"snapshot {manifest.seq} expired {(now - expires) / 1000:.0f} s ago"
-            self._refuse(partition, "expired", text, offset)
-            return False
-        try:
-            model = Model(_learner(snapshot, self._allow), manifest)
-        except CorruptSnapshot as error:
-            self._refuse(partition, error.reason, str(error), offset)
-            return False
-        except LineageMismatch as error:
-            self._refuse(partition, "other-version", str(error), offset)
-            if partition not in self._models:
-                self._failure = error  # what `wait` says, unless another one fits
-            return False
-        self._digests = {**self._digests, partition: snapshot.sha256}
-        self._freshness.seen(partition, manifest.created_ms, expires, now)
-        self._models = {**self._models, partition: model}
+    def _adopted(self, following: Following, model: Model) -> None:
+        if following is not self._serving:
+            return
         self._arrived.set()
         if self._on_model is not None:
             self._on_model(model)
-        return True
-
-    def _goes_back(self, partition: int, seq: int, offset: int) -> bool:
-        current = self._models.get(partition)
-        if current is None or seq > current.manifest.seq:
-            return False
-        text = f"snapshot {seq}, and {current.manifest.seq} is in use"
-        self._refuse(partition, "rollback", text, offset)
-        return True
-
-    def _hear(self, beat: Heartbeat, partition: int) -> None:
-        """A heartbeat vouches for the model in use, and for no other."""
-        current = self._models.get(partition)
-        if current is None or beat.seq != current.manifest.seq:
-            return
-        if beat.sha256 != self._digests[partition]:
-            self._refuse(
-                partition,
-                "bad-digest",
-                f"a heartbeat names another snapshot {beat.seq} than the one in use",
-                self._surveyed[partition],
-            )
-            return
-        known = self._freshness.at(partition)
-        if known is None or beat.time_ms > known:
-            self._freshness.seen(
-                partition, beat.time_ms, beat.expires_ms or current.manifest.expires_ms, self._now()
-            )
-
-    def _refuse(self, partition: int, reason: str, text: str, offset: int) -> None:
-        self._refusals.add(partition, Refusal(reason, text, offset))
 
 
-def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
-    identity = snapshot.manifest.identity
-    for library, needed in identity.versions.items():
-        try:
-            installed = version(library)
-        except (PackageNotFoundError, ValueError):
-            installed = "missing"
-        if installed.split(".")[:2] != needed.split(".")[:2]:
-            raise LineageMismatch(
-                f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} was made with "
-                f"{library} {needed}; installed is {installed}",
-                hint=f"install {library} {needed}, or let a trainer with this version rebuild the "
-                "model by replay under a new lineage",
-            )
-    if len(identity.learner) > MAX_KIND:
-        raise LineageMismatch(f"no learner is called {identity.learner:.200!r}")
-    # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
-    *wraps, name = identity.learner.replace(")", "").split("(")
-    kind = _installed(name, LEARNERS, identity.lineage)
-    serving = [_installed(wrap, WRAPS, identity.lineage).serving for wrap in wraps]
-    state = snapshot.state()
-    try:
-        tree = state["learner"]
-        for part in serving:
-            tree = part(tree)
-        learner: Learner = kind.restored(tree, identity.task, allow=allow)
-    except CorruptSnapshot:
-        raise
-    except Exception as error:
-        # Whatever a tree that nobody of ours has written makes the code that reads it do.
-        raise CorruptSnapshot(
-            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
-            f"{identity.learner} for the task {identity.task}: {type(error).__name__}: "
-            f"{error!s:.200}"
-        ) from error
-    return learner
-
-
-def _installed(name: str, group: str, lineage: str) -> Any:
-    """An installed learner or wrap. A snapshot never says what is to be imported."""
-    if name not in plugins.names(group):
-        raise LineageMismatch(
-            f"lineage {lineage} has learners of the kind {name!r}, which is not installed here",
-            hint=f"installed: {', '.join(plugins.names(group))}",
-        )
-    return plugins.resolve(name, "learner", group)
+def _chosen(models: Mapping[int, Model], partitions: int, key: bytes | None) -> tuple[Model, ...]:
+    if key is not None:
+        model = models.get(partition_for(key, partitions))
+        if model is not None:
+            return (model,)
+    return tuple(models[p] for p in sorted(models))
 
 
 def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float] | None]:

@@ -36,6 +36,8 @@ from stream_update.snapshot import check_identity
 __all__ = ["Promotion", "promote"]
 
 SAY_S = 2.0
+JOIN_S = 10.0
+"""Joining a group takes some seconds even if nobody else is in it."""
 ADOPT_S = 15.0
 """Live trainers look for a promotion every second; longer means that none runs."""
 
@@ -66,7 +68,8 @@ def promote(
     promoted now; then nothing has changed.
     """
     with ExitStack() as opened:
-        handover = _Handover(config, log, lineage, _Patience(wait_s, say), opened)
+        joining = _Patience(max(wait_s, JOIN_S), say)
+        handover = _Handover(config, log, lineage, _Patience(wait_s, say), joining, opened)
         pointer = handover.move()
         return Promotion(pointer, handover.adopted(_Patience(min(wait_s, ADOPT_S), say)))
 
@@ -91,12 +94,19 @@ class _Patience:
 
 class _Handover:
     def __init__(
-        self, config: Config, log: Log, lineage: str, patience: _Patience, opened: ExitStack
+        self,
+        config: Config,
+        log: Log,
+        lineage: str,
+        patience: _Patience,
+        joining: _Patience,
+        opened: ExitStack,
     ) -> None:
         self._config = config
         self._log = log
         self._lineage = lineage
         self._patience = patience
+        self._joining = joining
         self._opened = opened
         self._info: TopicInfo = source_topic(config, log)
         self._identity = identity(config, components(config), self._info, lineage)
@@ -179,7 +189,7 @@ class _Handover:
             return None
         stretch = self._control.stretches.get(self._lineage)
         _complete(stretch, committed)
-        group = _OwnGroup(own, self._log, self._info, self._patience, self._opened)
+        group = _OwnGroup(own, self._log, self._info, self._joining, self._opened)
         _complete(stretch, group.committed)
         return group
 

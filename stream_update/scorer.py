@@ -218,7 +218,6 @@ class Scorer:
                 )
 
     def _predictions(self, block: ScoreBlock, answer: Answer) -> list[Record]:
-        lineage = self.subscriber.lineage
         made = []
         for index, value in enumerate(answer.values):
             models = answer.models[index]
@@ -235,7 +234,7 @@ class Scorer:
                     offset=block.offsets[index],
                     prediction=value,
                     probabilities=answer.probabilities[index] if answer.probabilities else None,
-                    lineage=lineage,
+                    lineage=models[0].manifest.identity.lineage,
                     version=".".join(str(model.manifest.seq) for model in models),
                     learned_up_to=learned,
                     stale=answer.stale if self.subscriber.when_stale == "flag" else None,

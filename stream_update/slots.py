@@ -140,6 +140,7 @@ class Slot:
         self._must_seal = False
         self._journal_number = 0
         self._journal_offset = 0
+        self._journal_next: dict[int, int] = {}
         self._journal: Journal | None = None
         self._runs: RunReader | None = None
         self._recent = (0, 0)
@@ -165,8 +166,9 @@ class Slot:
         from there to the committed position are learned in silence.
         """
         self._close_readers()
+        self._journal_next = {}
         notes, others = self._notes(committed)
-        known = max((int(note.get("seq", 0)) for note in notes.values()), default=0)
+        known = _promised(notes)
         snapshot = self._find(known)
         self._must_commit, self._must_seal = bool(others), False
         if snapshot is None:
@@ -334,27 +336,32 @@ class Slot:
                     learned += len(batch)
             self.lane.runs.clear()
             self._journal_number = entry.number + 1
+            self._journal_next = {int(p): offset for p, offset in entry.next.items()}
         self._journal_offset = self._journal.offset
         return learned
 
-    def journal_done(self) -> bool:
-        """Whether everything that is in the journal now has been learned."""
-        return self._journal is not None and self._journal.offset >= self._journal.end()
+    def journal_done(self, committed: Mapping[int, Committed | None]) -> bool:
+        """Whether all of the journal has been learned, and it reaches what is committed.
+
+        What was committed with another lineage is in no journal of this one.
+        """
+        if self._journal is None or self._journal.offset < self._journal.end():
+            return False
+        own, _ = self._notes(committed)
+        return all(
+            at is None or max(self._journal_next.get(p, 0), self.lane.next[p]) >= at.offset
+            for p, at in committed.items()
+            if p in own
+        )
 
     def take_over(self, committed: Mapping[int, Committed | None]) -> None:
         """A stand-by that followed the journal to its end becomes the owner."""
-        _, others = self._notes(committed)
+        notes, others = self._notes(committed)
         self._must_commit = bool(others)
-        latest = newest(
-            self._reader,
-            self._plan.topics["snapshots"],
-            self.number,
-            self._plan.lineage,
-            self._plan.trusted,
-            limits=self._plan.limits,
-        )
+        known = _promised(notes)
+        latest = self._find(known)
         if latest is not None:
-            self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self.seq, self._parent = max(latest.manifest.seq, known), latest.sha256
             self._parent_seq = latest.manifest.seq
             self.gaps, self._began = list(latest.manifest.gaps), dict(latest.manifest.start)
             self._snapshot_next = latest.manifest.positions
@@ -519,7 +526,7 @@ class Slot:
                 )
             )
         journal_index = None
-        if plan.journal and lane.runs:
+        if plan.journal and (moved or lane.runs):
             journal_index = len(made)
             entry = JournalEntry(
                 self._journal_number,
@@ -652,3 +659,8 @@ class Slot:
     def close(self) -> None:
         """Let go of the readers; what was not committed is void."""
         self._close_readers()
+
+
+def _promised(notes: Mapping[int, Mapping[str, Any]]) -> int:
+    """The number of the newest snapshot that is in the log, seen or not yet."""
+    return max((int(note.get("seq", 0)) for note in notes.values()), default=0)

@@ -180,16 +180,27 @@ class Worker:
             slot.close()
         self.slots.clear()
         committed = self._committed(sorted(self._owned))
-        warm, self._standby = self._standby, None
-        if warm is not None and warm.partitions == sorted(self._owned):
-            slot = warm
-            self._catch_up(slot)
+        own = self._warm_slot(committed)
+        if own is None:
+            own = Slot(0, self._owned, self._plan, self._reader)
+            self._restore(own, committed)
+        self.slots[0] = own
+        self._resume(own)
+
+    def _warm_slot(self, committed: Mapping[int, Committed | None]) -> Slot | None:
+        """The stand-by's lane at the end of the journal, if it can get there."""
+        slot, self._standby = self._standby, None
+        if slot is None or slot.partitions != sorted(self._owned):
+            return None
+        try:
+            self._catch_up(slot, committed)
+        except LogGap as gap:
+            logger.warning("the stand-by is of no use, going back to the last snapshot: %s", gap)
+            slot.close()
+            return None
+        with self._member.busy():
             slot.take_over(committed)
-        else:
-            slot = Slot(0, self._owned, self._plan, self._reader)
-            self._restore(slot, committed)
-        self.slots[0] = slot
-        self._resume(slot)
+        return slot
 
     def _committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The barrier: returns when no checkpoint of a former owner is under way."""
@@ -203,21 +214,44 @@ class Worker:
                 logger.warning("waiting for the former owner's last checkpoint: %s", error)
 
     def _restore(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
-        with self._member.busy():
-            slot.restore(committed)
-        if slot.keeps_journal:
-            self._catch_up(slot)
-
-    def _catch_up(self, slot: Slot) -> None:
         while True:
             try:
                 with self._member.busy():
-                    slot.follow_journal()
-                if slot.journal_done():
+                    slot.restore(committed)
+                break
+            except LineageMismatch:
+                # A process that stood still since it asked finds snapshots that are newer than
+                # the offsets it was told; what it makes of them will be refused.
+                before, committed = committed, self._committed(slot.partitions)
+                if committed == before:
+                    raise
+        if slot.keeps_journal:
+            self._catch_up(slot, committed)
+
+    def _catch_up(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
+        """Learn what the journal has, which is all that the group has committed.
+
+        The two are decided together, but the one may be seen before the other.
+        """
+        deadline, learned = self._clock() + DRAIN_S, 1
+        while True:
+            try:
+                with self._member.busy():
+                    learned = slot.follow_journal(0.0 if learned else IDLE_S)
+                if slot.journal_done(committed):
                     return
             except PoisonEvent as event:
                 slot.poisoned_by(event)
                 slot.restore(self._member.committed(slot.partitions))
+                learned = 1
+            if learned:
+                deadline = self._clock() + DRAIN_S
+            elif self._clock() > deadline:
+                raise Transient(
+                    f"{self._plan.topics['journal']} does not reach what the group has committed "
+                    f"of {self._plan.source_topic}: {dict(committed)}",
+                    hint="is a transaction hanging there? Start again when its end can be read",
+                )
 
     def _resume(self, slot: Slot) -> None:
         if self._on_slot is not None:
@@ -289,6 +323,13 @@ class Worker:
         except PoisonEvent as event:
             self._standby.poisoned_by(event)
             self._standby.restore({})
+        except LogGap as gap:
+            # The log may drop what the newest snapshot has learned before a slow stand-by has.
+            behind = self._standby.seq
+            self._standby.restore({})
+            if self._standby.seq <= behind:
+                raise
+            logger.info("the stand-by was behind, going on from a newer snapshot: %s", gap)
 
     # -- another lineage takes over
 

@@ -18,8 +18,17 @@ import numpy as np
 __all__ = ["non_finite"]
 
 FAMILIES = ("river.linear_model.", "river.facto.")
-PARAMETERS = frozenset(
-    {"_weights", "weights", "w", "intercept", "w0", "v", "w_int", "latents", "_m", "_ss_inv"}
+PARAMETERS = (
+    "_weights",
+    "weights",
+    "w",
+    "intercept",
+    "w0",
+    "w_int",
+    "v",
+    "latents",
+    "_m",
+    "_ss_inv",
 )
 """What river's linear models and factorization machines call what they have learned."""
 

@@ -4,7 +4,7 @@ import pytest
 
 from stream_update.errors import ConfigError, Refused
 from stream_update.events import Committed, Record, TopicPartition
-from tests.contract.seats import RemoteSeat, settle, until
+from tests.contract.seats import settle, until
 from tests.contract.stage import Stage
 
 
@@ -143,8 +143,7 @@ def test_two_processes_that_publish_at_once_lose_nothing(stage: Stage) -> None:
     count = 40
     seats = {}
     for tag in ("one", "two"):
-        seat = RemoteSeat(stage.url, f"{stage.group}-{tag}", stage.source)
-        stage.closing(seat)
+        seat = stage.remote(tag)
         settle([seat], 1)
         seats[tag] = seat
     for tag, seat in seats.items():

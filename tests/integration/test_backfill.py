@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from stream_update import ModelSubscriber
 from stream_update.assemble import (
     Trainer,
     backfill_config,
@@ -255,6 +256,34 @@ def until_learned(setting: Setting, events: int) -> None:
         time.sleep(0.1)
 
 
+@contextmanager
+def followed(setting: Setting) -> Iterator[list[set[str]]]:
+    """The lineages whose models answered, for each of many questions."""
+    answered: list[set[str]] = []
+    enough = threading.Event()
+
+    def ask(model: ModelSubscriber) -> None:
+        model.wait(PATIENCE_S)
+        while not enough.wait(0.01):
+            ((*models,),) = model.answer([{"nswprice": 0.1}]).models
+            answered.append({one.manifest.identity.lineage for one in models})
+
+    with ModelSubscriber(setting.app, log=setting.log) as model:
+        thread = threading.Thread(target=ask, args=(model,))
+        thread.start()
+        try:
+            yield answered
+            deadline = time.monotonic() + PATIENCE_S
+            while model.lineage != "v2" or model.learned_up_to != {
+                p: setting.newest("v2", p).positions[p] for p in range(setting.partitions)
+            }:
+                assert time.monotonic() < deadline, model.version
+                time.sleep(0.1)
+        finally:
+            enough.set()
+            thread.join()
+
+
 def spoken_once(setting: Setting, new: Config) -> None:
     """Up to some offset the old lineage has spoken, and from there on the new one."""
     metrics = [row for row in setting.rows("metrics") if row["app"] == setting.app]
@@ -285,7 +314,7 @@ def spoken_once(setting: Setting, new: Config) -> None:
 @pytest.mark.slow
 def test_promoted_while_events_flow(made: Setting) -> None:
     """The live trainer reads its file again, for the new lineage is another learner's."""
-    with running(made):
+    with followed(made) as answered, running(made):
         until_learned(made, 1000)
         with flowing(made, 1500):
             made.path.write_text(made.path.read_text().replace("lr = 0.01", "lr = 0.05"))
@@ -296,6 +325,9 @@ def test_promoted_while_events_flow(made: Setting) -> None:
         until_learned(made, made.produced)
     made.config = load(made.path, ["learner.steps.1.optimizer.lr=0.01"])
     spoken_once(made, new)
+    turn = answered.index({"v2"})
+    assert all(one == {made.app} for one in answered[:turn]), "all partitions change at once"
+    assert all(one == {"v2"} for one in answered[turn:])
     for partition in (0, 1):
         verdicts = list(verify(backfill_config(new, "v2"), made.log, partition))
         assert {one.ok for one in verdicts} == {True}
@@ -376,7 +408,7 @@ def test_a_running_backfill_is_not_promoted(made: Setting) -> None:
             pass
         with pytest.raises(Transient, match="still running"):
             made.promote(wait_s=2.0)
-    made.promote()
+    made.promote(wait_s=0.0)
     with pytest.raises(ConfigError, match="has been promoted"):
         made.backfill()
     with pytest.raises(ConfigError, match="has been promoted"):

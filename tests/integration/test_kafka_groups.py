@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from stream_update.errors import ConfigError, Fatal, Refused
-from stream_update.events import Committed, Record
+from stream_update.events import Committed, Record, TopicPartition
 from tests.kafka_setting import Crowd, Setting, until
 
 
@@ -143,6 +143,14 @@ def test_two_processes_with_one_instance_id(setting: Setting) -> None:
     assert [*setting.outputs().values()] == [b"y"]
 
 
+def test_a_process_with_an_instance_id_reads_outside_its_group_too(setting: Setting) -> None:
+    setting.fill(3)
+    static = setting.another_log(consumer={"group_instance_id": "one"})
+    where = TopicPartition(setting.source, 0)
+    with static.reader() as reader:
+        assert reader.end_offsets([where]) == {where: 3}
+
+
 def test_a_step_longer_than_every_limit_keeps_the_partitions(setting: Setting) -> None:
     setting.fill(700)
     strict = setting.another_log(
@@ -189,6 +197,9 @@ def test_a_busy_member_takes_part_in_a_rebalance(setting: Setting) -> None:
 
     with first.busy():
         until(has_gained)
+    for partition in gained:
+        first.hold(partition)
+        first.resume_at(partition, 0)
     lost: list[int] = []
 
     def has_lost() -> bool:

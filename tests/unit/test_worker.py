@@ -12,7 +12,7 @@ import pytest
 
 from stream_update.assemble import Trainer, create_topics
 from stream_update.config import load
-from stream_update.errors import Refused, Transient
+from stream_update.errors import LineageMismatch, Refused, Transient
 from stream_update.events import Committed, Record, TopicPartition
 from stream_update.plugins import open_log
 from stream_update.protocols import Log, Member, Publication, Publisher
@@ -197,3 +197,32 @@ def test_a_log_that_stays_away_ends_the_worker(
     monkeypatch.setattr("stream_update.worker.PATIENCE_S", 0.05)
     with pytest.raises(Transient, match="the test says down-later"):
         run(tmp_path, log, "away", "per-partition", [DOWN_LATER])
+
+
+class Stale:
+    """A member that says so many times where the group was long ago."""
+
+    def __init__(self, member: Member, times: int) -> None:
+        self._member = member
+        self._times = times
+
+    def committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
+        self._times -= 1
+        if self._times >= 0:
+            return {partition: Committed(1) for partition in partitions}
+        return self._member.committed(partitions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._member, name)
+
+
+def test_a_process_that_stood_still_in_its_take_over_asks_again(tmp_path: Path, log: Log) -> None:
+    run(tmp_path, log, "stale", "per-partition", [LATE])
+    config = load(tmp_path / "stale.toml")
+    trainer = Trainer(config, log, until_end=True)
+    trainer.worker._member = Stale(trainer.worker._member, 1)  # type: ignore[assignment]
+    assert trainer.run()["events"] == EVENTS
+    trainer = Trainer(config, log, until_end=True)
+    trainer.worker._member = Stale(trainer.worker._member, 100)  # type: ignore[assignment]
+    with pytest.raises(LineageMismatch, match="somebody moved it back"):
+        trainer.run()

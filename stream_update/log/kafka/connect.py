@@ -211,6 +211,8 @@ class Connect:
             "isolation_level": "read_committed",
             **own,
         }
+        if "group_id" not in own:
+            options.pop("group_instance_id", None)  # the client takes it in a group only
         return self._reach(KafkaConsumer, options)
 
     def producer(self, **own: Any) -> KafkaProducer:

@@ -137,12 +137,16 @@ class KafkaMember:
 
     def resume_at(self, partition: int, offset: int) -> None:
         where = self._assigned(partition)
-        self._consumer.seek(where, offset)
-        self._consumer.resume(where)
-        self._flowing.add(partition)
+        # Lost while the caller was busy; the next poll tells of it.
+        if where in self._consumer.assignment():
+            self._consumer.seek(where, offset)
+            self._consumer.resume(where)
+            self._flowing.add(partition)
 
     def hold(self, partition: int) -> None:
-        self._consumer.pause(self._assigned(partition))
+        where = self._assigned(partition)
+        if where in self._consumer.assignment():
+            self._consumer.pause(where)
         self._flowing.discard(partition)
 
     def position(self, partition: int) -> int:
@@ -203,6 +207,10 @@ class KafkaMember:
     def identity(self) -> Any:
         """Who this member was in the group right after the last poll."""
         return self._identity
+
+    def goes_by(self, identity: Any) -> bool:
+        """Whether the client knows itself by this identity still."""
+        return bool(self._consumer.group_metadata().member_id == identity.member_id)
 
     def owns(self, partitions: Iterable[int]) -> bool:
         """Whether all of these are assigned to this member.

@@ -271,6 +271,7 @@ class KafkaPublication:
         self._call = call
         self._in_doubt = in_doubt
         self._member = member
+        self._identity = member.identity
 
     def done(self) -> bool:
         return self._call.done()
@@ -281,6 +282,9 @@ class KafkaPublication:
         except (Overdue, _Uncertain) as error:
             raise self._in_doubt(str(error)) from error
         except _Displaced as error:
+            if not self._member.goes_by(self._identity):
+                # It was evicted and is on its way back in: what displaced it is itself.
+                raise Refused("the group has gone on without this member") from error
             self._member.displaced(Fatal(str(error), hint=error.hint))
             raise
 

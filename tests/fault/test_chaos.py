@@ -1,0 +1,98 @@
+"""Short chaos runs, one for each kind of fault, and trainers that do it wrong are noticed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fault.steps import steps_of
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+def log(request: pytest.FixtureRequest) -> str:
+    """The kind of log; a chaos run starts a broker of its own, where one can be had."""
+    if request.param == "kafka":
+        request.getfixturevalue("kafka_bootstrap")
+    return str(request.param)
+
+
+def chaos(folder: Path, *arguments: str | int) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fault.chaos", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def survives(folder: Path, *arguments: str | int) -> str:
+    code, said = chaos(folder, *arguments)
+    assert code == 0, said
+    first, *_, last = said.strip().splitlines()
+    assert first == last, said
+    assert first.startswith("seed "), said
+    assert "every invariant held" in said
+    return said
+
+
+def test_all_kinds_of_faults(tmp_path: Path) -> None:
+    survives(tmp_path, "--kills", 10, "--events", 6000, "--seed", 41)
+
+
+def test_a_single_lane_with_a_learner_that_reacts(tmp_path: Path) -> None:
+    options = ("--lanes", "single", "--learner", "reset", "--events", 5000)
+    survives(tmp_path, "--kills", 5, "--seed", 42, *options)
+
+
+def test_the_end_at_the_steps_of_the_protocol(tmp_path: Path, log: str) -> None:
+    trace = tmp_path / "trace"
+    kills = 12 if log == "sqlite" else 6
+    options = ("--kills", kills, "--events", 6000, "--only", "step", "--trace", str(trace))
+    said = survives(tmp_path, "--log", log, "--seed", 43, *options)
+    assert "killed at a step" in said
+    assert {int(line) for line in trace.read_text().split()} == {*steps_of(log)}
+
+
+def test_standing_still_for_longer_than_the_session(tmp_path: Path, log: str) -> None:
+    options = ("--kills", 4, "--events", 4000, "--only", "stand still, long")
+    assert "stand still, long" in survives(tmp_path, "--log", log, "--seed", 44, *options)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("fault", ["broker killed", "broker frozen"])
+def test_a_broker_that_is(tmp_path: Path, kafka_bootstrap: str, fault: str) -> None:
+    options = ("--kills", 1, "--events", 2000, "--only", fault)
+    assert fault in survives(tmp_path, "--log", "kafka", "--seed", 45, *options)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "invariant"),
+    [
+        ("says-twice", "I2"),
+        ("loses-outputs", "I2"),
+        ("commits-behind-the-snapshot", "I[25]|ended with 3"),
+        ("leaves-out-what-is-silent", "I3"),
+        ("learns-what-nobody-sent", "I[12]"),
+    ],
+)
+def test_a_trainer_that_does_it_wrong_is_noticed(
+    tmp_path: Path, mutant: str, invariant: str
+) -> None:
+    code, said = chaos(tmp_path, "--mutant", mutant, "--kills", 20, "--seed", 46)
+    assert code == 1, said
+    violated = said.partition("VIOLATED ")[2]
+    assert violated, said
+    assert re.search(invariant, violated), said
+    assert said.count("seed 46") == 2
