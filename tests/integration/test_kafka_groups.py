@@ -209,3 +209,31 @@ def test_a_busy_member_takes_part_in_a_rebalance(setting: Setting) -> None:
         return {*lost} >= {*gained}
 
     until(has_lost)
+
+
+def test_a_member_that_is_evicted_while_it_rejoins_hears_of_its_loss(setting: Setting) -> None:
+    first, idle = setting.member(), setting.member()
+    crowd = Crowd(first, idle)
+    crowd.settle(1, 2)
+    had = {*crowd.owned[first]}
+    newcomer = setting.member()
+    coordinator = first._consumer._coordinator
+
+    def rejoins() -> bool:
+        newcomer.poll(0.05)
+        assert not first.poll(0.05).lost
+        return bool(coordinator.rejoining)
+
+    # The group waits for the idle one meanwhile.
+    until(rejoins)
+    setting.evict(first)
+    newcomer.close()
+    lost: set[int] = set()
+
+    def has_lost() -> bool:
+        # Nobody else wants what it had, so it may be given that again.
+        idle.poll(0.05)
+        lost.update(first.poll(0.05).lost)
+        return lost >= had
+
+    until(has_lost)

@@ -57,6 +57,8 @@ class KafkaMember:
         self._overdue = overdue
         self._busy = Busy(f"membership of {group_id}", breathe_s, self._breathe)
         self._failure: StreamUpdateError | None = None
+        self._gained_as: dict[int, str] = {}
+        _tell_of_every_eviction(consumer)
         consumer.subscribe([topic.name], listener=self._notes)
 
     def __enter__(self) -> Self:
@@ -133,6 +135,7 @@ class KafkaMember:
                 gained -= partitions
                 lost |= partitions & before
             self._flowing -= partitions
+        self._gained_as.update(dict.fromkeys(gained, self._identity.member_id))
         return sorted(gained), sorted(lost)
 
     def resume_at(self, partition: int, offset: int) -> None:
@@ -213,11 +216,12 @@ class KafkaMember:
         return bool(self._consumer.group_metadata().member_id == identity.member_id)
 
     def owns(self, partitions: Iterable[int]) -> bool:
-        """Whether all of these are assigned to this member.
+        """Whether all of these are assigned to this member, and have been without a break.
 
         The broker does not ask: it takes offsets of any partition from any member.
         """
-        return self._owned >= set(partitions)
+        wanted, name = set(partitions), self._identity.member_id
+        return self._owned >= wanted and all(self._gained_as.get(p) == name for p in wanted)
 
     def displaced(self, by: Fatal) -> None:
         """Let the next poll raise: the client itself goes on as if nothing had happened."""
@@ -254,6 +258,24 @@ def _keep_finished_join(consumer: Any) -> None:
     coordinator.request_rejoin()
     if task.succeeded() and coordinator.group_metadata().generation_id >= 0:
         coordinator._join_task = _FinishedJoin(task)  # noqa: SLF001
+
+
+def _tell_of_every_eviction(consumer: Any) -> None:
+    """Let the client report its partitions lost also if it was evicted while it rejoined.
+
+    It looks for that only at the first of its tries to join. Evicted between two of them
+    (it stood still with the request on its way), it comes back under another name, may be
+    given what it had, and says nothing, although others have had it meanwhile. (Measured:
+    it then published from where it had been.)
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001
+    reset = coordinator.reset_generation
+
+    def reset_generation(*arguments: Any, **options: Any) -> None:
+        reset(*arguments, **options)
+        coordinator.rejoining = False
+
+    coordinator.reset_generation = reset_generation
 
 
 class _Notes(ConsumerRebalanceListener):  # type: ignore[misc]
