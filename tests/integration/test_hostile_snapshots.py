@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import pickle
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from stream_update import snapshot as container
 from stream_update.assemble import Trainer, create_topics
 from stream_update.bounds import Limits
 from stream_update.config import load
-from stream_update.errors import NoModelYet
+from stream_update.errors import Fatal, NoModelYet
 from stream_update.events import Record, TopicPartition
 from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.log.embedded import EmbeddedLog
@@ -316,3 +317,24 @@ def test_without_a_model_the_reason_is_said(attacker: Attacker) -> None:
         until(lambda: model.refused)
         with pytest.raises(NoModelYet, match="untrusted-key"):
             model.wait(0)
+
+
+def test_the_words_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "deploy" / "snapshots.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", page, re.MULTILINE))
+    assert table == dict(REASONS)
+
+
+def test_a_trainer_publishes_nothing_that_is_larger_than_its_limits(tmp_path: Path) -> None:
+    with EmbeddedLog(f"sqlite:///{tmp_path / 'grown.db'}") as log:
+        path = configure(tmp_path, log.url, APP, checkpoint=200)
+        config = load(path, ["snapshot.limits.max_bytes=1000"])
+        create_topics(config, log)
+        with log.appender() as appender:
+            for event in elec2(300):
+                appender.append(
+                    [Record(config.source.topic, json.dumps(event).encode(), partition=0)]
+                )
+        with pytest.raises(Fatal, match=r"grown too large.*snapshot\.limits\.max_bytes"):
+            Trainer(config, log, until_end=True).run()
+        assert Trainer(load(path), log, until_end=True).run()["learned"] == 300

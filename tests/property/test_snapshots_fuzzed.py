@@ -46,7 +46,7 @@ EVENT = {"a": 0.5, "b": 1.0}
 CHUNK = 600
 
 BOUNDED = settings(
-    max_examples=int(os.environ.get("FUZZ", "20")),
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
