@@ -113,7 +113,7 @@ class ModelSubscriber:
         self._limits = limits
         self._clock = clock
         self._digests: dict[int, str] = {}
-        self._surveyed: dict[int, int] = {}
+        self._read_to: dict[int, int] = {}
         self._allow = tuple(allow)
         self._trusted = TrustedKeys.load(trusted_keys) if trusted_keys else None
         self._poll_s = poll_s
@@ -323,12 +323,13 @@ class ModelSubscriber:
                     is not None
                 ]
                 for refusal in assembler.refused:
-                    self._refusals.add(partition, refusal)
+                    self._refuse(partition, *refusal)
                 assembler.refused.clear()
                 self._take_newest(assembler, seqs, partition)
                 self._tell_failure()
                 if assembler.heartbeat is not None and assembler.heartbeat is not heard:
                     self._hear(assembler.heartbeat, partition)
+                self._read_to[partition] = batch.offsets[-1] + 1
 
     def _tell_failure(self) -> None:
         """Whoever waits need not go on waiting for what another program has made."""
@@ -351,10 +352,8 @@ class ModelSubscriber:
 
         found = survey(reader, where, self._assembler(partition), take)
         for refusal in found.refused:
-            # After a connection was lost, what had been counted is met again.
-            if refusal.offset >= self._surveyed.get(partition, 0):
-                self._refusals.add(partition, refusal)
-        self._surveyed[partition] = found.end
+            self._refuse(partition, *refusal)
+        self._read_to[partition] = found.end
         assembler.heartbeat = found.heartbeat
         if found.heartbeat is not None:
             self._hear(found.heartbeat, partition)
@@ -377,6 +376,8 @@ class ModelSubscriber:
                     else:
                         adopted = self._adopt(snapshot, partition, assembler.heartbeat, at)
             assembler.discard(seq)
+        if adopted:
+            assembler.forget(self._models[partition].manifest.seq)
 
     def _adopt(
         self, snapshot: Snapshot, partition: int, beat: Heartbeat | None, offset: int
@@ -427,7 +428,7 @@ class ModelSubscriber:
                 partition,
                 "bad-digest",
                 f"a heartbeat names another snapshot {beat.seq} than the one in use",
-                self._surveyed[partition],
+                self._read_to[partition],
             )
             return
         known = self._freshness.at(partition)
@@ -437,10 +438,27 @@ class ModelSubscriber:
             )
 
     def _refuse(self, partition: int, reason: str, text: str, offset: int) -> None:
-        self._refusals.add(partition, Refusal(reason, text, offset))
+        # After a connection was lost, what has been counted is met again.
+        if offset >= self._read_to.get(partition, 0):
+            self._refusals.add(partition, Refusal(reason, text, offset))
 
 
 def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
+    try:
+        return _restored(snapshot, allow)
+    except (CorruptSnapshot, LineageMismatch):
+        raise
+    except Exception as error:
+        # Whatever a state that none of ours has written makes the code that reads it do.
+        identity = snapshot.manifest.identity
+        raise CorruptSnapshot(
+            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
+            f"{identity.learner:.200} for the task {identity.task:.200}: "
+            f"{type(error).__name__}: {error!s:.200}"
+        ) from error
+
+
+def _restored(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
     identity = snapshot.manifest.identity
     for library, needed in identity.versions.items():
         try:
@@ -455,26 +473,15 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
                 "model by replay under a new lineage",
             )
     if len(identity.learner) > MAX_KIND:
-        raise LineageMismatch(f"no learner is called {identity.learner:.200!r}")
+        raise LineageMismatch(f"no learner is called {identity.learner!r:.200}")
     # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
     *wraps, name = identity.learner.replace(")", "").split("(")
     kind = _installed(name, LEARNERS, identity.lineage)
     serving = [_installed(wrap, WRAPS, identity.lineage).serving for wrap in wraps]
-    state = snapshot.state()
-    try:
-        tree = state["learner"]
-        for part in serving:
-            tree = part(tree)
-        learner: Learner = kind.restored(tree, identity.task, allow=allow)
-    except CorruptSnapshot:
-        raise
-    except Exception as error:
-        # Whatever a tree that nobody of ours has written makes the code that reads it do.
-        raise CorruptSnapshot(
-            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
-            f"{identity.learner} for the task {identity.task}: {type(error).__name__}: "
-            f"{error!s:.200}"
-        ) from error
+    tree = snapshot.state()["learner"]
+    for part in serving:
+        tree = part(tree)
+    learner: Learner = kind.restored(tree, identity.task, allow=allow)
     return learner
 
 

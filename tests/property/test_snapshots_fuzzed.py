@@ -278,6 +278,7 @@ IDENTITY = st.sampled_from(Identity.__struct_fields__)
                     max_size=1),
 )  # fmt: skip
 @example({"recent_loss": -1e-9}, {})
+@example({}, {"learner": "a" * 999})
 @example({"next": {"0": 2**80, "x": 1}}, {})
 @example({}, {"learner": "twin(" * 30 + "river" + ")" * 30})
 @example({}, {"versions": {"": "1", "../river": "0"}})
