@@ -353,7 +353,8 @@ def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float
     if len(answers) == 1:
         only = answers[0][1]
         return only.values[0], None if only.probabilities is None else only.probabilities[0]
-    weights = [1.0 / (model.manifest.recent_loss + 1e-9) for model, _ in answers]
+    # Rounding may have made a loss of nothing a little less than that.
+    weights = [1.0 / (max(0.0, model.manifest.recent_loss) + 1e-9) for model, _ in answers]
     if models[0].manifest.identity.task == "regression":
         known = [
             (w, a.values[0])

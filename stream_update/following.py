@@ -71,7 +71,7 @@ class Following:
         self._rules = rules
         self._adopted = adopted
         self._digests: dict[int, str] = {}
-        self._surveyed: dict[int, int] = {}
+        self._read_to: dict[int, int] = {}
         self._assemblers: dict[int, Assembler] = {}
 
     @property
@@ -97,11 +97,12 @@ class Following:
             if (seq := assembler.add(batch.values[index], batch.headers[index], offset)) is not None
         ]
         for refusal in assembler.refused:
-            self._rules.refusals.add(partition, refusal)
+            self._refuse(partition, *refusal)
         assembler.refused.clear()
         self._take_newest(assembler, seqs, partition)
         if assembler.heartbeat is not None and assembler.heartbeat is not heard:
             self._hear(assembler.heartbeat, partition)
+        self._read_to[partition] = batch.offsets[-1] + 1
 
     def _assembler(self, partition: int) -> Assembler:
         rules = self._rules
@@ -119,10 +120,8 @@ class Following:
 
         found = survey(reader, where, self._assembler(partition), take)
         for refusal in found.refused:
-            # After a connection was lost, what had been counted is met again.
-            if refusal.offset >= self._surveyed.get(partition, 0):
-                self._rules.refusals.add(partition, refusal)
-        self._surveyed[partition] = found.end
+            self._refuse(partition, *refusal)
+        self._read_to[partition] = found.end
         self._assemblers[partition].heartbeat = found.heartbeat
         if found.heartbeat is not None:
             self._hear(found.heartbeat, partition)
@@ -145,6 +144,8 @@ class Following:
                     else:
                         adopted = self._adopt(snapshot, partition, assembler.heartbeat, at)
             assembler.discard(seq)
+        if adopted:
+            assembler.forget(self.models[partition].manifest.seq)
 
     def _adopt(
         self, snapshot: Snapshot, partition: int, beat: Heartbeat | None, offset: int
@@ -193,7 +194,7 @@ class Following:
                 partition,
                 "bad-digest",
                 f"a heartbeat names another snapshot {beat.seq} than the one in use",
-                self._surveyed[partition],
+                self._read_to[partition],
             )
             return
         known = self.freshness.at(partition)
@@ -206,10 +207,27 @@ class Following:
             )
 
     def _refuse(self, partition: int, reason: str, text: str, offset: int) -> None:
-        self._rules.refusals.add(partition, Refusal(reason, text, offset))
+        # After a connection was lost, what has been counted is met again.
+        if offset >= self._read_to.get(partition, 0):
+            self._rules.refusals.add(partition, Refusal(reason, text, offset))
 
 
 def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
+    try:
+        return _restored(snapshot, allow)
+    except (CorruptSnapshot, LineageMismatch):
+        raise
+    except Exception as error:
+        # Whatever a state that none of ours has written makes the code that reads it do.
+        identity = snapshot.manifest.identity
+        raise CorruptSnapshot(
+            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
+            f"{identity.learner:.200} for the task {identity.task:.200}: "
+            f"{type(error).__name__}: {error!s:.200}"
+        ) from error
+
+
+def _restored(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
     identity = snapshot.manifest.identity
     for library, needed in identity.versions.items():
         try:
@@ -224,26 +242,15 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
                 "model by replay under a new lineage",
             )
     if len(identity.learner) > MAX_KIND:
-        raise LineageMismatch(f"no learner is called {identity.learner:.200!r}")
+        raise LineageMismatch(f"no learner is called {identity.learner!r:.200}")
     # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
     *wraps, name = identity.learner.replace(")", "").split("(")
     kind = _installed(name, LEARNERS, identity.lineage)
     serving = [_installed(wrap, WRAPS, identity.lineage).serving for wrap in wraps]
-    state = snapshot.state()
-    try:
-        tree = state["learner"]
-        for part in serving:
-            tree = part(tree)
-        learner: Learner = kind.restored(tree, identity.task, allow=allow)
-    except CorruptSnapshot:
-        raise
-    except Exception as error:
-        # Whatever a tree that nobody of ours has written makes the code that reads it do.
-        raise CorruptSnapshot(
-            f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} holds no "
-            f"{identity.learner} for the task {identity.task}: {type(error).__name__}: "
-            f"{error!s:.200}"
-        ) from error
+    tree = snapshot.state()["learner"]
+    for part in serving:
+        tree = part(tree)
+    learner: Learner = kind.restored(tree, identity.task, allow=allow)
     return learner
 
 

@@ -193,7 +193,7 @@ def read_manifest(value: bytes) -> Manifest:
     times = manifest.created_ms, manifest.expires_ms or 0
     if min(numbers) < 0 or not 0 <= min(times) <= max(times) < MAX_TIME_MS:
         raise CorruptSnapshot("a number of the manifest is impossible", reason="not-a-snapshot")
-    if not math.isfinite(manifest.recent_loss) or manifest.recent_loss < 0:
+    if not math.isfinite(manifest.recent_loss):
         raise CorruptSnapshot(f"a recent loss of {manifest.recent_loss}", reason="non-finite")
     if manifest.format != FORMAT or manifest.codec != CODEC:
         raise CorruptSnapshot(

@@ -20,7 +20,9 @@ from stream_update.events import Record, TopicPartition, TopicSpec
 from stream_update.follower import Model
 from stream_update.heartbeat import read_heartbeat
 from stream_update.log.embedded import EmbeddedLog
+from stream_update.plugins import open_log
 from stream_update.proof import verify
+from stream_update.protocols import Log
 from stream_update.restore import read_range
 from tests.programs import call, configure, elec2
 
@@ -30,17 +32,19 @@ EVENT = {"nswprice": 0.1, "nswdemand": 0.4}
 
 
 class Setting:
-    def __init__(self, folder: Path, log: EmbeddedLog) -> None:
+    def __init__(self, folder: Path, log: Log, app: str = APP) -> None:
         self.folder = folder
         self.log = log
-        self.path = configure(folder, log.url, APP, checkpoint=200)
+        self.app = app
+        self.path = configure(folder, log.url, app, checkpoint=200)
         self.events = iter(elec2(3000))
         create_topics(self.config(), log)
 
     def config(self, *overrides: str) -> Config:
         return load(self.path, ["score.topic=fresh.questions", *overrides])
 
-    def append(self, count: int, topic: str = "fresh.labelled") -> None:
+    def append(self, count: int, topic: str = "") -> None:
+        topic = topic or f"{self.app}.labelled"
         with self.log.appender() as appender:
             for _ in range(count):
                 value = json.dumps(next(self.events)).encode()
@@ -63,7 +67,7 @@ class Setting:
         assert not thread.is_alive()
 
     def read(self, kind: str) -> list[Record]:
-        where = TopicPartition(f"{APP}.{kind}", 0)
+        where = TopicPartition(f"{self.app}.{kind}", 0)
         with self.log.reader() as reader:
             end = reader.end_offsets([where])[where]
             return [
@@ -76,13 +80,19 @@ class Setting:
         return [dict(record.headers)["kind"].decode() for record in self.read("snapshots")]
 
     def follow(self, **options: Any) -> ModelSubscriber:
-        return ModelSubscriber(APP, log=self.log, poll_s=0.01, **options)
+        return ModelSubscriber(self.app, log=self.log, poll_s=0.01, **options)
 
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Iterator[Setting]:
     with EmbeddedLog(f"sqlite:///{tmp_path / 'fresh.db'}") as log:
         yield Setting(tmp_path, log)
+
+
+@pytest.fixture
+def anywhere(tmp_path: Path, log_url: str, app: str) -> Iterator[Setting]:
+    with open_log(log_url) as log:
+        yield Setting(tmp_path, log, app)
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -102,7 +112,8 @@ class Clock:
         return time.time() + self.ahead
 
 
-def test_a_quiet_trainer_is_told_from_a_dead_one(setting: Setting) -> None:
+def test_a_quiet_trainer_is_told_from_a_dead_one(anywhere: Setting) -> None:
+    setting = anywhere
     setting.append(400)
     clock = Clock()
     with setting.living() as trainer, setting.follow(max_age=60, clock=clock) as model:
@@ -118,15 +129,16 @@ def test_a_quiet_trainer_is_told_from_a_dead_one(setting: Setting) -> None:
         seq = trainer.worker.slots[0].seq
     records = setting.read("snapshots")
     beats = [r for r in records if dict(r.headers)["kind"] == b"heartbeat"]
-    assert {r.key for r in beats} == {b"fresh/heartbeat"}
+    assert {r.key for r in beats} == {f"{setting.app}/heartbeat".encode()}
     newest = read_heartbeat(beats[-1].value or b"")
-    assert (newest.lineage, newest.partition, newest.seq) == (APP, 0, seq)
+    assert (newest.lineage, newest.partition, newest.seq) == (setting.app, 0, seq)
     # Nobody speaks any more: the same model grows old.
     clock.ahead = 61
     assert model.stale
 
 
-def test_heartbeats_are_in_nobodys_way(setting: Setting) -> None:
+def test_heartbeats_are_in_nobodys_way(anywhere: Setting) -> None:
+    setting = anywhere
     setting.append(400)
     with setting.living():
         until(lambda: setting.kinds().count("heartbeat") >= 5)

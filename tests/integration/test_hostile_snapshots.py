@@ -10,10 +10,12 @@ import base64
 import json
 import os
 import pickle
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -25,7 +27,7 @@ from stream_update import snapshot as container
 from stream_update.assemble import Trainer, create_topics
 from stream_update.bounds import Limits
 from stream_update.config import load
-from stream_update.errors import NoModelYet
+from stream_update.errors import Fatal, NoModelYet, Transient
 from stream_update.events import Record, TopicPartition
 from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.log.embedded import EmbeddedLog
@@ -311,8 +313,82 @@ def test_what_is_there_already_is_refused_too(attacker: Attacker, name: str) -> 
         assert set(model.refused) == {reason}
 
 
+class Flaky:
+    """A log whose readers lose their connection when told to."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self.lost = threading.Event()
+
+    def reader(self) -> Any:
+        return FlakyReader(self._log.reader(), self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+class FlakyReader:
+    def __init__(self, reader: Any, log: Flaky) -> None:
+        self._reader = reader
+        self._log = log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> Any:
+        if self._log.lost.is_set():
+            self._log.lost.clear()
+            raise Transient("the test takes the connection away")
+        return self._reader.poll(timeout_s, max_records)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def test_a_lost_connection_counts_nothing_twice(attacker: Attacker) -> None:
+    log: Any = Flaky(attacker.log)
+    public = base64.b64encode(attacker.key.public).decode()
+    hostile = ["no signature", "a model for another task", "a bomb", "older"]
+    append(attacker, HOSTILE[hostile[0]][1](attacker))
+    with ModelSubscriber(APP, log=log, trusted_keys=[public], poll_s=0.01) as model:
+        model.wait(30)
+        for name in hostile[1:]:
+            append(attacker, HOSTILE[name][1](attacker))
+        expected = dict.fromkeys([HOSTILE[name][0] for name in hostile], 1)
+        until(lambda: model.refused == expected)
+        log.lost.set()
+        until(lambda: not log.lost.is_set())
+        append(attacker, attacker.signed(seq=attacker.genuine.manifest.seq + 2))
+        until(lambda: model.version == f"{APP}@{attacker.genuine.manifest.seq + 2}")
+        assert model.refused == expected
+
+
 def test_without_a_model_the_reason_is_said(attacker: Attacker) -> None:
     with follow(attacker, SigningKey(os.urandom(32))) as model:
         until(lambda: model.refused)
         with pytest.raises(NoModelYet, match="untrusted-key"):
             model.wait(0)
+
+
+def test_the_words_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "deploy" / "snapshots.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", page, re.MULTILINE))
+    assert table == dict(REASONS)
+
+
+def test_a_trainer_publishes_nothing_that_is_larger_than_its_limits(tmp_path: Path) -> None:
+    with EmbeddedLog(f"sqlite:///{tmp_path / 'grown.db'}") as log:
+        path = configure(tmp_path, log.url, APP, checkpoint=200)
+        config = load(path, ["snapshot.limits.max_bytes=1000"])
+        create_topics(config, log)
+        with log.appender() as appender:
+            for event in elec2(300):
+                appender.append(
+                    [Record(config.source.topic, json.dumps(event).encode(), partition=0)]
+                )
+        with pytest.raises(Fatal, match=r"grown too large.*snapshot\.limits\.max_bytes"):
+            Trainer(config, log, until_end=True).run()
+        assert Trainer(load(path), log, until_end=True).run()["learned"] == 300

@@ -46,7 +46,7 @@ EVENT = {"a": 0.5, "b": 1.0}
 CHUNK = 600
 
 BOUNDED = settings(
-    max_examples=int(os.environ.get("FUZZ", "20")),
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -281,6 +281,7 @@ IDENTITY = st.sampled_from(Identity.__struct_fields__)
                     max_size=1),
 )  # fmt: skip
 @example({"recent_loss": -1e-9}, {})
+@example({}, {"learner": "a" * 999})
 @example({"next": {"0": 2**80, "x": 1}}, {})
 @example({}, {"learner": "twin(" * 30 + "river" + ")" * 30})
 @example({}, {"versions": {"": "1", "../river": "0"}})
