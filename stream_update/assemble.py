@@ -355,6 +355,8 @@ def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> K
     extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
     if codec.duplicates is not None:
         extras["duplicates"] = codec.duplicates
+    if codec.shares is not None:
+        extras["shares"] = codec.shares
     lane = Lane(parts.make_learner(), monitors, start, extras=extras)
     prequential = monitors[0]
     assert isinstance(prequential, Prequential)

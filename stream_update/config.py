@@ -38,6 +38,8 @@ Seconds = Annotated[float, Meta(gt=0)]
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[source]``: where labelled events come from and what counts as valid.
 
+    Of the last ``share_window`` events that were learned at most ``max_share`` are of one
+    ``origin`` (a field, ``header:NAME``, or ``record`` for the record's key).
     An event whose ``id`` was among the last ``duplicate_window`` ids is counted, and not
     learned again; 0 asks for no such check. ``max_features`` is for one event, and
     ``max_names`` for all that a lane has seen.
@@ -54,6 +56,9 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str | None = None
     unlabelled: Literal["null", "absent", "reject"] = "null"
     duplicate_window: Annotated[int, Meta(ge=0)] = 0
+    origin: str | None = None
+    max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    share_window: Positive = 1000
     classes: list[str | int | bool] | None = None
     max_number: Annotated[float, Meta(gt=0)] = 1e12
     max_bytes: Positive = 65_536
@@ -251,15 +256,25 @@ def parse(tree: Mapping[str, Any]) -> Config:
                 raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
     if not ({"use", "factory"} & config.learner.keys()):
         raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
-    if config.source.duplicate_window and config.source.id is None:
-        raise ConfigError(
-            "[source] duplicate_window: events need an id to be recognised by",
-            hint='name its field or header: id = "event_id" or id = "header:event-id"',
-        )
+    _check_source(config.source)
     _check_times(config)
     if "://" not in config.log:
         raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
     return config
+
+
+def _check_source(source: Source) -> None:
+    if source.duplicate_window and source.id is None:
+        raise ConfigError(
+            "[source] duplicate_window: events need an id to be recognised by",
+            hint='name its field or header: id = "event_id" or id = "header:event-id"',
+        )
+    if source.max_share < 1 and source.origin is None:
+        raise ConfigError(
+            "[source] max_share: events need an origin to be counted by",
+            hint='name its field or header: origin = "user" or origin = "header:user", or '
+            'origin = "record" for the key of the record',
+        )
 
 
 def _check_times(config: Config) -> None:
