@@ -24,6 +24,9 @@ __all__ = ["FAULTS", "Life", "Trial"]
 PARTITIONS = 2
 ROUNDS = 150
 
+WORK_S = 0.02
+"""What a turn takes besides waiting: without it a busy member would stop time."""
+
 FAULTS = ["crash", "freeze", "silence", "lose"]
 
 
@@ -244,6 +247,7 @@ class Trial:
         if life.acting or not life.process.running:
             return
         life.acting = True
+        self.clock.sleep(WORK_S)
         try:
             what()
         except Killed:
