@@ -182,6 +182,17 @@ class Trial:
         self.broker.kill(life.process)
         self._bury()
 
+    def stand_still(self, life: Life, seconds: int) -> None:
+        """A zombie in the making: the others, at least one, go on without it."""
+        if len(self.lives) == 1:
+            self.join()
+        self.broker.freeze(life.process)
+        for _ in range(seconds):
+            self.clock.sleep(1.0)
+            for other in [*self.lives]:
+                self.turn(other)
+        self.broker.thaw(life.process)
+
     def pass_time(self, seconds: float) -> None:
         self.broker.wait(seconds)
         self._bury()
@@ -287,9 +298,4 @@ class Trial:
         if kind == "lose":
             self.broker.lose_transactions()
             return
-        self.broker.freeze(life.process)
-        for _ in range(seconds):
-            self.clock.sleep(1.0)
-            for other in [*self.lives]:
-                self.turn(other)
-        self.broker.thaw(life.process)
+        self.stand_still(life, seconds)
