@@ -113,6 +113,31 @@ class PerPartition(RuleBasedStateMachine):
         self.trial.turn(life)
 
     @precondition(lambda self: self.trial.lives)
+    @rule(number=which, partition=partitions)
+    def zombie(self, number: int, partition: int) -> None:
+        """One with something to say stands still until its partitions have another owner."""
+        life = self.life(number)
+        self.trial.produce(partition, ["good"] * 3)
+        self.trial.turn(life)
+        self.trial.stand_still(life, 9)
+        self.trial.checkpoint(life)
+
+    @precondition(lambda self: self.trial.lives)
+    @rule(number=which)
+    def succession(self, number: int) -> None:
+        """One crashes after a checkpoint whose end cannot be seen everywhere yet."""
+        life, before = self.life(number), self.trial.delay_s
+        for partition in range(PARTITIONS):
+            self.trial.produce(partition, ["good"] * 3)
+        self.trial.delay_s = 4.0
+        for _ in range(3):
+            self.trial.turn(life)
+        self.trial.checkpoint(life)
+        self.trial.crash(life)
+        self.trial.delay_s = before
+        self.all_turn(6)
+
+    @precondition(lambda self: self.trial.lives)
     @rule(number=which)
     def leave(self, number: int) -> None:
         life = self.life(number)

@@ -13,7 +13,7 @@ from tests.model import machine
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(0)]
 
 SEARCH = settings(
-    max_examples=3 * settings().max_examples,
+    max_examples=2 * settings().max_examples,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -6,7 +6,7 @@ What is broken is the product, in one place, or the log that it relies on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -16,6 +16,7 @@ from stream_update.events import Batch, Committed
 from stream_update.slots import Part, Slot
 from stream_update.worker import Worker
 from tests.model import machine
+from tests.model.trial import Trial
 from tests.model.truth import Violation
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -79,38 +80,58 @@ def trust_the_journal(self: Slot, committed: Mapping[int, Committed | None]) -> 
     return journal_done(self, {})
 
 
-def search(kind: type[machine.PerPartition]) -> None:
-    with pytest.raises(Violation) as found:
+BROKEN: dict[Callable[..., Any], tuple[type, str]] = {
+    stored_ahead: (Slot, "part"),
+    learn_aloud: (Slot, "feed"),
+    forget_the_committed: (Slot, "restore"),
+    drop_what_was_refused: (Slot, "refuse"),
+    forget_the_parent: (Slot, "confirm"),
+    keep_the_broken: (Worker, "_restore"),
+}
+
+
+def search(kind: type[machine.PerPartition], found: str) -> None:
+    with pytest.raises(Violation, match=found):
         run_state_machine_as_test(kind, settings=SEARCH)
-    print(found.value)
 
 
-@pytest.mark.parametrize(
-    ("owner", "mutant"),
-    [
-        (Slot, stored_ahead),
-        (Slot, learn_aloud),
-        (Slot, forget_the_committed),
-        (Slot, drop_what_was_refused),
-        (Slot, forget_the_parent),
-        (Worker, keep_the_broken),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-@pytest.mark.parametrize("kind", [machine.PerPartition, machine.OverAll])
+@pytest.mark.parametrize("mutant", BROKEN, ids=lambda mutant: mutant.__name__)
 def test_a_broken_worker_is_found(
-    kind: type[machine.PerPartition],
-    owner: type,
-    mutant: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
+    mutant: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {
-        stored_ahead: "part",
-        learn_aloud: "feed",
-        forget_the_committed: "restore",
-        drop_what_was_refused: "refuse",
-        forget_the_parent: "confirm",
-        keep_the_broken: "_restore",
-    }
-    monkeypatch.setattr(owner, names[mutant], mutant)
-    search(kind)
+    monkeypatch.setattr(*BROKEN[mutant], mutant)
+    search(machine.PerPartition, "^I[1-5]: ")
+
+
+def test_an_heir_that_trusts_half_a_journal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slot, "journal_done", trust_the_journal)
+    search(machine.OverAll, "^I[1-5]: ")
+
+
+def test_a_log_that_lets_zombies_publish_is_found() -> None:
+    class Unfenced(machine.PerPartition):
+        options: ClassVar[dict[str, Any]] = {"fences": False}
+
+    search(Unfenced, "^(fence|I[1-5]): ")
+
+
+def test_a_log_that_tells_positions_too_early_is_found() -> None:
+    class Hasty(machine.PerPartition):
+        options: ClassVar[dict[str, Any]] = {"waits": False}
+
+    search(Hasty, "^(fence|I[1-5]): |somebody moved it back")
+
+
+def test_every_kind_of_event_is_what_it_says() -> None:
+    """Or the machine would look at nothing but dead letters."""
+    trial = Trial()
+    try:
+        trial.produce(0, ["good", "bad", "good", "twice", "poison", "unlabelled", "good"])
+        trial.settle()
+    finally:
+        trial.close()
+    lane = trial.truth.lineages[0].kit.lane
+    counts = (lane.learned, lane.rejected, lane.unlabelled, lane.duplicates)
+    assert counts == (3, 2, 1, 1)
+    reasons = {offset: outcome.reason for offset, outcome in trial.truth.said[0].items()}
+    assert reasons == {0: "", 1: "not-json", 2: "", 4: "learner-failed", 6: ""}

@@ -24,6 +24,9 @@ __all__ = ["FAULTS", "Life", "Trial"]
 PARTITIONS = 2
 ROUNDS = 150
 
+WORK_S = 0.02
+"""What a turn takes besides waiting: without it a busy member would stop time."""
+
 FAULTS = ["crash", "freeze", "silence", "lose"]
 
 
@@ -180,6 +183,17 @@ class Trial:
         self.broker.kill(life.process)
         self._bury()
 
+    def stand_still(self, life: Life, seconds: int) -> None:
+        """A zombie in the making: the others, at least one, go on without it."""
+        if len(self.lives) == 1:
+            self.join()
+        self.broker.freeze(life.process)
+        for _ in range(seconds):
+            self.clock.sleep(1.0)
+            for other in [*self.lives]:
+                self.turn(other)
+        self.broker.thaw(life.process)
+
     def pass_time(self, seconds: float) -> None:
         self.broker.wait(seconds)
         self._bury()
@@ -245,6 +259,7 @@ class Trial:
         if life.acting or not life.process.running:
             return
         life.acting = True
+        self.clock.sleep(WORK_S)
         try:
             what()
         except Killed:
@@ -284,9 +299,4 @@ class Trial:
         if kind == "lose":
             self.broker.lose_transactions()
             return
-        self.broker.freeze(life.process)
-        for _ in range(seconds):
-            self.clock.sleep(1.0)
-            for other in [*self.lives]:
-                self.turn(other)
-        self.broker.thaw(life.process)
+        self.stand_still(life, seconds)
