@@ -268,6 +268,16 @@ class Slot:
         """Whether everything that is in the journal now has been learned."""
         return self._journal is not None and self._journal.offset >= self._journal.end()
 
+    def has_reached(self, committed: Mapping[int, Committed | None]) -> bool:
+        """Whether all has been learned that is committed and that the log still holds."""
+        behind = {
+            TopicPartition(self._plan.source_topic, p): at.offset
+            for p, at in committed.items()
+            if at is not None and self.lane.next[p] < at.offset
+        }
+        first = self._reader.beginning_offsets(behind) if behind else {}
+        return all(first[where] >= offset for where, offset in behind.items())
+
     def take_over(self, committed: Mapping[int, Committed | None]) -> None:
         """A stand-by that followed the journal to its end becomes the owner."""
         latest = newest(

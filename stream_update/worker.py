@@ -167,7 +167,7 @@ class Worker:
         warm, self._standby = self._standby, None
         if warm is not None and warm.partitions == sorted(self._owned):
             slot = warm
-            self._catch_up(slot)
+            self._catch_up(slot, committed)
             slot.take_over(committed)
         else:
             slot = Slot(0, self._owned, self._plan, self._reader)
@@ -199,15 +199,27 @@ class Worker:
                 if committed == before:
                     raise
         if self._plan.journal:
-            self._catch_up(slot)
+            self._catch_up(slot, committed)
 
-    def _catch_up(self, slot: Slot) -> None:
+    def _catch_up(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
+        """Learn what the journal has, which is all that is committed.
+
+        Its end may be hidden for a while, by a transaction that a dead process left open.
+        """
+        deadline = self._clock() + DRAIN_S
         while True:
             try:
+                hidden = slot.journal_done()
                 with self._member.busy():
-                    slot.follow_journal()
-                if slot.journal_done():
+                    slot.follow_journal(IDLE_S if hidden else 0.0)
+                if slot.journal_done() and slot.has_reached(committed):
                     return
+                if self._clock() > deadline:
+                    raise Transient(
+                        f"the journal of lineage {self._plan.lineage} does not reach the committed "
+                        f"offsets {committed} within {DRAIN_S:.0f} s",
+                        hint="a transaction that hangs may hide its end; start again",
+                    )
             except PoisonEvent as event:
                 slot.poisoned_by(event)
                 slot.restore(self._member.committed(slot.partitions))
