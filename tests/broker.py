@@ -280,7 +280,9 @@ class Broker:
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             *("-cp", f"{jars()}/*"),
         ]
-        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        first, *rest = uuid.uuid4().bytes
+        # Without the highest bit it cannot begin with a hyphen, as options do.
+        identity = base64.urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")
         with self.log.open("ab") as log:
             formatted = subprocess.run(
                 [*run, "kafka.tools.StorageTool", "format", "-t", identity, "-c", str(file)],

@@ -16,6 +16,7 @@ from stream_update.errors import LineageMismatch, Refused, Transient
 from stream_update.events import Committed, Record, TopicPartition
 from stream_update.plugins import open_log
 from stream_update.protocols import Log, Member, Publication, Publisher
+from stream_update.restore import Journal
 from tests.programs import configure, elec2
 
 EVENTS = 1500
@@ -226,3 +227,35 @@ def test_a_process_that_stood_still_in_its_take_over_asks_again(tmp_path: Path, 
     trainer.worker._member = Stale(trainer.worker._member, 100)  # type: ignore[assignment]
     with pytest.raises(LineageMismatch, match="somebody moved it back"):
         trainer.run()
+
+
+def test_a_journal_whose_end_is_hidden_is_waited_for(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure(tmp_path, log.url, "hidden", checkpoint=100, top='lanes = "single"')
+    config = load(path, ["snapshot.every=1000"])
+    create_topics(config, log)
+    with log.appender() as appender:
+        appender.append(
+            Record(config.source.topic, json.dumps(event).encode()) for event in elec2(EVENTS)
+        )
+
+    def end(worker: Any) -> None:
+        if worker.events >= 500:
+            raise Transient("the end of this process")
+
+    with pytest.raises(Transient, match="of this process"):
+        Trainer(config, log, on_checkpoint=end).run()
+    reading, ending, hidden = Journal.read, Journal.end, [True] * 3
+
+    def read_on(journal: Journal, timeout_s: float) -> list[Any]:
+        if hidden:
+            hidden.pop()
+            return []
+        return reading(journal, timeout_s)
+
+    monkeypatch.setattr(Journal, "read", read_on)
+    monkeypatch.setattr(Journal, "end", lambda j: j.offset if hidden else ending(j))
+    assert Trainer(config, log, until_end=True).run()["events"] == EVENTS
+    entries = [json.loads(record.value or b"") for record in read(log, config.topic("journal"))]
+    assert [entry["number"] for entry in entries] == [*range(len(entries))]
