@@ -138,6 +138,7 @@ class Slot:
         self._poisoned: dict[tuple[int, int], str] = {}
         self._must_commit = False
         self._must_seal = False
+        self._must_store = False
         self._journal_number = 0
         self._journal_offset = 0
         self._journal_next: dict[int, int] = {}
@@ -171,6 +172,7 @@ class Slot:
         known = _promised(notes)
         snapshot = self._find(known)
         self._must_commit, self._must_seal = bool(others), False
+        self._must_store = False
         if snapshot is None:
             self._may_be_fresh(known, others)
             start = self._first_offsets(committed, notes)
@@ -464,6 +466,8 @@ class Slot:
         start = self.lane.next[gap.partition]
         self.lane.next[gap.partition] = gap.first
         self.gaps = [*self.gaps, (gap.partition, start, gap.first)]
+        # Only a snapshot tells a later start that this has been agreed to.
+        self._must_store = True
         logger.warning("%s; going on at %d without them", gap, gap.first)
         if not isinstance(gap, Unreadable):
             self._pending.append(self.gap_record(gap, accepted=True))
@@ -512,7 +516,8 @@ class Slot:
         if any(lane.next[p] < self.committed[p] for p in self.partitions):
             return None  # still learning in silence: C must not go back
         moved = any(lane.next[p] > self.committed[p] for p in self.partitions)
-        sealing = snapshot and (self._must_seal or lane.next != self._snapshot_next)
+        storing = snapshot or self._must_store
+        sealing = storing and (self._must_seal or lane.next != self._snapshot_next)
         beating = heartbeat and not sealing and self._parent_seq > 0
         if not (moved or sealing or beating or self._must_commit):
             return None
@@ -632,7 +637,7 @@ class Slot:
             self._journal_number += 1
             self._journal_offset = given[part.journal_index] + 1
         if part.snapshot is not None:
-            self._must_seal = False
+            self._must_seal = self._must_store = False
             self.seq = part.snapshot.manifest.seq
             self._parent, self._parent_seq = part.snapshot.sha256, self.seq
             self._snapshot_next = part.snapshot.manifest.positions

@@ -11,7 +11,7 @@ import pytest
 
 from stream_update.assemble import Trainer, create_topics
 from stream_update.config import Config, load
-from stream_update.errors import Overtaken
+from stream_update.errors import Overtaken, Transient
 from stream_update.events import Record, TopicPartition
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.restore import newest, read_range
@@ -102,6 +102,23 @@ def test_an_accepted_gap_is_in_the_lineage(setting: Setting) -> None:
     rest = setting.events[1::2]
     bare = bare_loop(pipeline, rest[:position] + rest[position + 20 :])
     assert report["lanes"][1]["metrics"]["accuracy"] == bare["accuracy"]
+
+
+def test_what_was_agreed_to_outlives_the_process(setting: Setting) -> None:
+    """It is in a snapshot as soon as it is committed, however rare snapshots are."""
+    position = setting.learn_some()
+    setting.log.delete_before("gap.labelled", 1, position + 20)
+    setting.config = load(setting.path, ["snapshot.every=1000"])
+
+    def die(worker: Worker) -> None:
+        if worker.slots[1].committed[1] > position + 20:
+            raise Transient("the end of this process")
+
+    with pytest.raises(Transient, match="of this process"):
+        setting.run(accept_gap=True, on_checkpoint=die)
+    report = setting.run(until_end=True)
+    assert report["learned"] == EVENTS - 20
+    assert [alarm["accepted"] for alarm in setting.alarms()] == [True]
 
 
 @pytest.mark.parametrize("accept", [True, False])
