@@ -31,6 +31,7 @@ from stream_update.errors import (
     LogGap,
     NoModelYet,
     Refused,
+    StaleModel,
     StreamUpdateError,
     Transient,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "ModelSubscriber",
     "NoModelYet",
     "Refused",
+    "StaleModel",
     "StreamUpdateError",
     "Trainer",
     "Transient",

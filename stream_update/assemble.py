@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from stream_update import plugins
 from stream_update.cadence import Cadence
 from stream_update.codecs import JsonCodec
 from stream_update.config import Config
+from stream_update.control import Control, Stretch
 from stream_update.errors import ConfigError
 from stream_update.events import TopicInfo, TopicPartition, TopicSpec
 from stream_update.follower import LEARNERS, Model, ModelSubscriber
@@ -32,16 +35,28 @@ from stream_update.wraps import BackgroundTwin
 __all__ = [
     "ScorerProcess",
     "Trainer",
+    "backfill_config",
+    "backfill_topics",
     "components",
     "create_topics",
+    "end_offsets",
+    "fresh_lane",
+    "grow_topics",
     "identity",
+    "live",
+    "open_control",
     "open_log",
+    "signing_key",
     "source_topic",
     "topic_specs",
+    "trusted_keys",
 ]
 
+logger = logging.getLogger(__name__)
+
 MONITORS = "stream_update.monitors"
-OUTPUTS = ("metrics", "drift", "dead-letters", "predictions")
+SPOKEN = ("metrics", "drift", "dead-letters")
+OUTPUTS = (*SPOKEN, "predictions")
 COMPACTED = {
     "cleanup.policy": "compact",
     "segment.bytes": "67108864",
@@ -52,6 +67,52 @@ COMPACTED = {
 def open_log(config: Config) -> Log:
     """Connect to the configured log."""
     return plugins.open_log(config.log, config.kafka)
+
+
+def open_control(config: Config, log: Log) -> Control:
+    """What has been decided about the application's lineages."""
+    return Control(log, config.topic("control"), config.app, trusted_keys(config))
+
+
+def _not_live_elsewhere(config: Config, control: Control) -> None:
+    for pointer in control.pointers.values():
+        if pointer.lineage == config.lineage_name != pointer.name:
+            raise ConfigError(
+                f"lineage {pointer.lineage} has been promoted: the live trainers, configured as "
+                f"{pointer.name}, write it now",
+                hint=f'use lineage = "{pointer.name}" to be one of them, or a new name',
+            )
+
+
+def live(config: Config, log: Log) -> Config:
+    """The configuration with the lineage that stands for its own since the last promotion."""
+    with open_control(config, log) as control:
+        lineage = control.current(config.lineage_name)
+    if lineage == config.lineage_name:
+        return config
+    return msgspec.structs.replace(config, lineage=lineage, group_id=config.trainer_group)
+
+
+def backfill_config(config: Config, name: str) -> Config:
+    """The configuration of the backfill ``name`` of an application.
+
+    Raises :class:`ConfigError` for the name of the live lineage itself.
+    """
+    if name == config.lineage_name:
+        raise ConfigError(
+            f"--as {name}: that is the lineage of the live trainers",
+            hint=f"a backfill has a name of its own, such as {name}-v2",
+        )
+    group = f"{config.group_id}.{name}" if config.group_id else ""
+    try:
+        return msgspec.convert(
+            {**msgspec.to_builtins(config), "lineage": name, "group_id": group}, Config
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"--as {name}: this cannot be the name of a lineage",
+            hint="letters, digits, dot, underscore and hyphen, at most 200",
+        ) from error
 
 
 # -- topics
@@ -65,7 +126,13 @@ def topic_specs(config: Config, partitions: int) -> list[TopicSpec]:
         TopicSpec(config.topic("snapshots"), partitions, replicas, COMPACTED),
         *(TopicSpec(config.topic(kind), partitions, replicas) for kind in OUTPUTS),
         TopicSpec(config.topic("journal"), 1, replicas, {"retention.ms": "-1"}),
+        TopicSpec(config.topic("control"), 1, replicas, COMPACTED),
     ]
+
+
+def backfill_topics(config: Config) -> dict[str, str]:
+    """Where a backfill speaks: nobody who reads the live topics is to hear of it."""
+    return {kind: f"{config.app}.{config.lineage_name}.{kind}" for kind in SPOKEN}
 
 
 def create_topics(config: Config, log: Log) -> list[str]:
@@ -73,6 +140,18 @@ def create_topics(config: Config, log: Log) -> list[str]:
     existing = log.topics().get(config.source.topic)
     partitions = existing.partitions if existing else config.source.partitions
     return log.create_topics(topic_specs(config, partitions))
+
+
+def grow_topics(config: Config, log: Log) -> list[str]:
+    """Give the source as many partitions as configured, and the snapshots as many as the
+    source; return the names of those that got some.
+    """
+    before = log.topics()
+    log.add_partitions(config.source.topic, config.source.partitions)
+    total = log.topics()[config.source.topic].partitions
+    log.add_partitions(config.topic("snapshots"), total)
+    names = (config.source.topic, config.topic("snapshots"))
+    return [name for name in names if before[name].partitions < total]
 
 
 def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInfo:
@@ -86,6 +165,8 @@ def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInf
             "produce FILE",
         )
     create_topics(config, log)
+    if name == config.source.topic:
+        log.add_partitions(config.topic("snapshots"), info.partitions)
     return info
 
 
@@ -101,6 +182,8 @@ def end_offsets(log: Log, info: TopicInfo) -> dict[int, int]:
 
 class Components(NamedTuple):
     """What a configuration builds, checked once before anything is consumed."""
+
+    config: Config
 
     make_learner: Callable[[], Learner]
     make_monitors: Callable[[], list[Monitor]]
@@ -148,6 +231,7 @@ def components(config: Config) -> Components:
 
     make_monitors()
     return Components(
+        config,
         make_learner,
         make_monitors,
         "twin(river)" if swaps else "river",
@@ -215,14 +299,19 @@ def _short(table: Mapping[str, Any]) -> str:
     return f"{name}({options})" if options else name
 
 
-def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
-    """Everything that must agree before a snapshot is restored into this configuration."""
+def identity(
+    config: Config, parts: Components, info: TopicInfo, lineage: str | None = None
+) -> Identity:
+    """Everything that must agree before a snapshot is restored into this configuration.
+
+    ``lineage``: instead of the configured one.
+    """
     source = msgspec.to_builtins(config.source)
     for key in ("partitions", "replication_factor", "auto_offset_reset"):
         del source[key]
     return Identity(
         app=config.app,
-        lineage=config.lineage_name,
+        lineage=lineage or config.lineage_name,
         task=config.task,
         topic=info.name,
         topic_id=info.topic_id,
@@ -240,13 +329,23 @@ def identity(config: Config, parts: Components, info: TopicInfo) -> Identity:
         },
         versions=parts.versions,
         seed=config.seed,
+        sources=plugins.sources(config.learner, config.monitor, config.metric),
     )
+
+
+def signing_key(config: Config) -> SigningKey | None:
+    """The key that this application signs with, if it signs."""
+    return SigningKey.load(config.snapshot.signing_key) if config.snapshot.signing_key else None
 
 
 def trusted_keys(config: Config) -> TrustedKeys | None:
     """The keys whose snapshots are taken; None if every snapshot is."""
     keys = config.snapshot.trusted_keys
     return TrustedKeys.load(keys) if keys else None
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
 
 
 def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> Kit:
@@ -256,6 +355,8 @@ def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> K
     extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
     if codec.duplicates is not None:
         extras["duplicates"] = codec.duplicates
+    if codec.shares is not None:
+        extras["shares"] = codec.shares
     lane = Lane(parts.make_learner(), monitors, start, extras=extras)
     prequential = monitors[0]
     assert isinstance(prequential, Prequential)
@@ -271,6 +372,9 @@ class Trainer:
     ``until_end`` stops at the log's end as it was at the start, ``max_events`` after so
     many events, ``stop_when`` on a condition such as ``"accuracy < 0.7 over 5000"``.
     ``accept_gap`` lets a lane go on whose next events the log no longer holds.
+    ``stretch`` makes it a backfill of these events, which speaks to topics of its own.
+    A lineage that is promoted is gone on with if ``config`` fits it, or else what ``reload``
+    gives then: the configuration as it is by now.
     """
 
     def __init__(
@@ -282,16 +386,23 @@ class Trainer:
         max_events: int | None = None,
         stop_when: str | None = None,
         accept_gap: bool = False,
+        stretch: Stretch | None = None,
+        reload: Callable[[], Config] | None = None,
         on_slot: Callable[[Slot], None] | None = None,
         on_progress: Callable[[Worker], None] | None = None,
         on_checkpoint: Callable[[Worker], None] | None = None,
     ) -> None:
         self.config = config
         self._log = log
+        self._reload = reload
+        self._stretch = stretch
         parts = components(config)
         condition = StopCondition.parse(stop_when, config.task) if stop_when else None
         info = source_topic(config, log)
         single = config.lanes == "single"
+        ends = end_offsets(log, info) if until_end else None
+        if stretch is not None:
+            ends = {int(partition): end for partition, end in stretch.ends.items()}
 
         def prepare(slot: Slot) -> None:
             if condition is not None:
@@ -299,34 +410,24 @@ class Trainer:
             if on_slot is not None:
                 on_slot(slot)
 
-        plan = Plan(
-            identity=identity(config, parts, info),
-            source_topic=info.name,
-            topics={
-                kind: config.topic(kind)
-                for kind in ("snapshots", "metrics", "drift", "dead-letters", "journal")
-            },
-            build=lambda start: fresh_lane(config, parts, start),
-            alarm_value=alarm_record,
-            open_reader=log.reader,
-            partitions=lambda: range(log.topics()[info.name].partitions),
-            auto_offset_reset=config.source.auto_offset_reset,
-            journal=single,
-            fenced=config.delivery == "exactly-once",
-            compression_level=config.snapshot.compression_level,
-            signing=SigningKey.load(key) if (key := config.snapshot.signing_key) else None,
-            trusted=trusted_keys(config),
-            bad_ratio=config.dead_letters.max_ratio,
-            bad_window=config.dead_letters.window,
-        )
-        self._started = time.monotonic()
-        self._reader = log.reader()
-        self._publisher = log.publisher(
-            config.trainer_group,
-            [topic for kind, topic in plan.topics.items() if single or kind != "journal"],
-            delivery=config.delivery,
-        )
-        self._member = log.member(config.trainer_group, info.name, single=single)
+        with ExitStack() as opened:
+            self._control = opened.enter_context(open_control(config, log))
+            _not_live_elsewhere(config, self._control)
+            plan = self._plan(parts, info, self._control.current(config.lineage_name))
+            self._parts, self._info = parts, info
+            self._started = time.monotonic()
+            self._reader = opened.enter_context(log.reader())
+            self._publisher = opened.enter_context(
+                log.publisher(
+                    config.trainer_group,
+                    [topic for kind, topic in plan.topics.items() if single or kind != "journal"],
+                    delivery=config.delivery,
+                )
+            )
+            self._member = opened.enter_context(
+                log.member(config.trainer_group, info.name, single=single)
+            )
+            self._opened = opened.pop_all()
         self.worker = Worker(
             plan,
             self._member,
@@ -337,19 +438,61 @@ class Trainer:
                 config.checkpoint.seconds,
                 every=config.snapshot.every,
                 max_overhead=config.snapshot.max_overhead,
+                heartbeat=config.snapshot.heartbeat_s or None,
                 now=time.monotonic(),
             ),
             report=lambda slot: _metrics(slot).report(),
             single=single,
             max_poll_records=config.max_poll_records,
-            ends=end_offsets(log, info) if until_end else None,
+            ends=ends,
             max_events=max_events,
             stop_when=condition.met if condition is not None else None,
             accept_gap=accept_gap,
+            successors=self._successors if stretch is None else None,
             on_slot=prepare,
             on_progress=on_progress,
             on_checkpoint=on_checkpoint,
         )
+
+    def _plan(self, parts: Components, info: TopicInfo, lineage: str) -> Plan:
+        config, log, stretch = self.config, self._log, self._stretch
+        topics = {kind: config.topic(kind) for kind in ("snapshots", "journal", *SPOKEN)}
+        if stretch is not None:
+            topics |= backfill_topics(config)
+        return Plan(
+            identity=identity(parts.config, parts, info, lineage),
+            source_topic=info.name,
+            topics=topics,
+            build=lambda start: fresh_lane(parts.config, parts, start),
+            alarm_value=alarm_record,
+            open_reader=log.reader,
+            partitions=lambda: range(log.topics()[info.name].partitions),
+            grow=lambda partitions: log.add_partitions(topics["snapshots"], partitions),
+            auto_offset_reset=config.source.auto_offset_reset,
+            journal=config.lanes == "single",
+            fenced=config.delivery == "exactly-once",
+            compression_level=config.snapshot.compression_level,
+            signing=signing_key(config),
+            trusted=trusted_keys(config),
+            limits=config.snapshot.limits,
+            expires_ms=_milliseconds(config.snapshot.expires_s),
+            bad_ratio=config.dead_letters.max_ratio,
+            bad_window=config.dead_letters.window,
+            start={int(p): at for p, at in stretch.start.items()} if stretch else None,
+        )
+
+    def _successors(self) -> Iterator[Plan]:
+        """The plans for a lineage that was promoted meanwhile, if one was."""
+        self._control.refresh()
+        lineage = self._control.current(self.config.lineage_name)
+        if lineage == self.worker.lineage:
+            return
+        yield self._plan(self._parts, self._info, lineage)
+        if self._reload is not None:
+            try:
+                yield self._plan(components(self._reload()), self._info, lineage)
+            except ConfigError as error:
+                logger.error("the configuration cannot be read again: %s", error)
 
     def run(self) -> dict[str, Any]:
         """Run to the end and return the report; always leaves the group."""
@@ -357,9 +500,7 @@ class Trainer:
             self.worker.run()
             return self.report()
         finally:
-            self._member.close()
-            self._publisher.close()
-            self._reader.close()
+            self._opened.close()
 
     def report(self) -> dict[str, Any]:
         """What the lanes of this process have learned, over the whole of their lineage."""
@@ -369,7 +510,7 @@ class Trainer:
         lanes = [_lane_report(slot) for slot in slots]
         return {
             "app": self.config.app,
-            "lineage": self.config.lineage_name,
+            "lineage": self.worker.lineage,
             "events": sum(lane["events"] for lane in lanes),
             "learned": sum(lane["learned"] for lane in lanes),
             "unlabelled": sum(lane["unlabelled"] for lane in lanes),
@@ -437,6 +578,9 @@ class ScorerProcess:
             allow=allow,
             on_model=on_model,
             trusted_keys=config.snapshot.trusted_keys,
+            max_age=config.score.max_age,
+            when_stale=config.score.when_stale,
+            limits=config.snapshot.limits,
         )
         self._reader = log.reader()
         self._publisher = log.publisher(
@@ -455,6 +599,7 @@ class ScorerProcess:
             predictions_topic=config.topic("predictions"),
             dead_letters_topic=config.topic("dead-letters"),
             batch=config.score.batch,
+            patience_s=config.score.wait_s,
             ends=end_offsets(log, info) if until_end else None,
             max_events=max_events,
             on_progress=on_progress,
@@ -482,6 +627,9 @@ class ScorerProcess:
             "predictions": scorer.predictions,
             "dead_letters": scorer.dead_letters,
             "versions": scorer.versions,
+            "stale": scorer.stale,
+            "age_s": round(self.subscriber.age, 3),
+            "refused": dict(self.subscriber.refused),
             "learned_up_to": {str(p): o for p, o in self.subscriber.learned_up_to.items()},
             "elapsed_s": round(elapsed, 3),
             "events_per_s": round(scorer.events / elapsed, 1) if elapsed > 0 else 0.0,

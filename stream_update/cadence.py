@@ -18,6 +18,8 @@ class Cadence:
     least one event was read. One in ``every`` checkpoints carries a snapshot, and
     fewer if snapshots would take more than ``max_overhead`` of the time: after one
     that took ``c`` seconds the next waits for at least ``c / max_overhead``.
+
+    With ``heartbeat`` a checkpoint is due after so many seconds even if nothing was read.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class Cadence:
         *,
         every: int = 1,
         max_overhead: float = 0.1,
+        heartbeat: float | None = None,
         now: float = 0.0,
     ) -> None:
         self._events = events
@@ -36,8 +39,11 @@ class Cadence:
         self._count = 0
         self._since = now
         self._checkpoints = 0
+        self._counted = True
         self._next_snapshot = now
         self._again_at: float | None = None
+        self._heartbeat = heartbeat
+        self._beat = self._beat_before = now
 
     def room(self) -> int:
         """How many events may still be read before the count makes it due."""
@@ -51,7 +57,13 @@ class Cadence:
             return now >= self._again_at
         if self._count >= self._events:
             return True
-        return self._count > 0 and now - self._since >= self._seconds
+        if self._count > 0 and now - self._since >= self._seconds:
+            return True
+        return self.heartbeat_due(now)
+
+    def heartbeat_due(self, now: float) -> bool:
+        """Whether the checkpoint that is made now carries heartbeats."""
+        return self._heartbeat is not None and now - self._beat >= self._heartbeat
 
     def snapshot_due(self, now: float) -> bool:
         """Whether the checkpoint that is made now carries snapshots."""
@@ -59,14 +71,21 @@ class Cadence:
 
     def begun(self, now: float, snapshot_cost: float | None = None) -> None:
         """A checkpoint is on its way; ``snapshot_cost`` in seconds if it carries snapshots."""
+        # One that is made for a heartbeat only is none that snapshots are counted by.
+        self._counted = self._count > 0 or not self.heartbeat_due(now)
+        self._beat_before = self._beat
+        if self.heartbeat_due(now):
+            self._beat = now
         self._count = 0
         self._since = now
         self._again_at = None
-        self._checkpoints += 1
+        self._checkpoints += self._counted
         if snapshot_cost is not None:
             self._next_snapshot = now + snapshot_cost / self._max_overhead
 
     def refused(self, now: float, *, begun: bool) -> None:
         """It did not get through, or could not even be ``begun``: try again, not at once."""
-        self._checkpoints -= begun
+        if begun:
+            self._checkpoints -= self._counted
+            self._beat = self._beat_before
         self._again_at = now + AGAIN_S

@@ -20,7 +20,9 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from stream_update.bounds import Limits
 from stream_update.errors import ConfigError
+from stream_update.freshness import WhenStale
 
 __all__ = ["Checkpoint", "Config", "Metrics", "Score", "Snapshots", "Source", "load", "parse"]
 
@@ -36,6 +38,8 @@ Seconds = Annotated[float, Meta(gt=0)]
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[source]``: where labelled events come from and what counts as valid.
 
+    Of the last ``share_window`` events that were learned at most ``max_share`` are of one
+    ``origin`` (a field, ``header:NAME``, or ``record`` for the record's key).
     An event whose ``id`` was among the last ``duplicate_window`` ids is counted, and not
     learned again; 0 asks for no such check. ``max_features`` is for one event, and
     ``max_names`` for all that a lane has seen.
@@ -52,6 +56,9 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str | None = None
     unlabelled: Literal["null", "absent", "reject"] = "null"
     duplicate_window: Annotated[int, Meta(ge=0)] = 0
+    origin: str | None = None
+    max_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    share_window: Positive = 1000
     classes: list[str | int | bool] | None = None
     max_number: Annotated[float, Meta(gt=0)] = 1e12
     max_bytes: Positive = 65_536
@@ -85,6 +92,10 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``max_overhead`` of the time (a forest of many MB costs a second each). The trainer
     signs with ``signing_key`` (``file:PATH`` or ``env:NAME``); who reads takes only what
     one of ``trusted_keys`` signed (the same, or a public key in base64), if there are any.
+
+    No follower adopts a snapshot that is older than ``expires_s``, unless a heartbeat has
+    renewed it: every ``heartbeat_s`` a trainer says which snapshot is the newest, also when
+    no events arrive; 0 says nothing.
     """
 
     every: Positive = 1
@@ -92,15 +103,25 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     signing_key: str = ""
     trusted_keys: tuple[str, ...] = ()
+    expires_s: Seconds | None = None
+    heartbeat_s: Annotated[float, Meta(ge=0)] = 30.0
+    limits: Limits = Limits()
 
 
 class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[score]``: the events that ``stream-update score`` predicts."""
+    """``[score]``: the events that ``stream-update score`` predicts.
+
+    When no snapshot and no heartbeat came for ``max_age`` seconds, or the snapshot has
+    expired, the model is stale: ``when_stale`` says whether to ``"warn"``, to ``"flag"`` each
+    prediction, or to ``"refuse"`` to predict until it is fresh again.
+    """
 
     topic: Name | None = None
     group_id: str | None = None
     wait_s: Seconds = 60.0
     batch: Positive = 500
+    max_age: Seconds | None = None
+    when_stale: WhenStale = "warn"
 
 
 class DeadLetters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -235,14 +256,36 @@ def parse(tree: Mapping[str, Any]) -> Config:
                 raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
     if not ({"use", "factory"} & config.learner.keys()):
         raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
-    if config.source.duplicate_window and config.source.id is None:
+    _check_source(config.source)
+    _check_times(config)
+    if "://" not in config.log:
+        raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
+    return config
+
+
+def _check_source(source: Source) -> None:
+    if source.duplicate_window and source.id is None:
         raise ConfigError(
             "[source] duplicate_window: events need an id to be recognised by",
             hint='name its field or header: id = "event_id" or id = "header:event-id"',
         )
-    if "://" not in config.log:
-        raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
-    return config
+    if source.max_share < 1 and source.origin is None:
+        raise ConfigError(
+            "[source] max_share: events need an origin to be counted by",
+            hint='name its field or header: origin = "user" or origin = "header:user", or '
+            'origin = "record" for the key of the record',
+        )
+
+
+def _check_times(config: Config) -> None:
+    beat = config.snapshot.heartbeat_s
+    expires = config.snapshot.expires_s
+    if expires is not None and beat >= expires:
+        raise ConfigError(
+            f"[snapshot] expires_s: {expires:g} s are over before the next heartbeat, which "
+            f"comes every {beat:g} s",
+            hint="make it a few times heartbeat_s, or that one smaller; 0 for no heartbeats",
+        )
 
 
 def _convert(value: Any, kind: type[Any], where: str) -> Any:

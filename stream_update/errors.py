@@ -31,8 +31,10 @@ __all__ = [
     "NoModelYet",
     "Overtaken",
     "Refused",
+    "StaleModel",
     "StreamUpdateError",
     "Transient",
+    "Unreadable",
 ]
 
 
@@ -87,6 +89,12 @@ class NoModelYet(StreamUpdateError):
     exit_code = 5
 
 
+class StaleModel(StreamUpdateError):
+    """The newest model is older than ``max_age``, or has expired, and may not answer."""
+
+    exit_code = 5
+
+
 class Fatal(StreamUpdateError):
     """The process cannot go on; restarting it is safe and is the remedy."""
 
@@ -103,7 +111,14 @@ class Doubt(Fatal):
 
 
 class CorruptSnapshot(Fatal):
-    """A snapshot is incomplete or its bytes are not what its manifest says."""
+    """A snapshot is incomplete or its bytes are not what its manifest says.
+
+    ``reason`` is one of the words in :data:`stream_update.refusals.REASONS`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "bad-state", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class LineageMismatch(Fatal):
@@ -132,6 +147,12 @@ class Overtaken(LogGap):
         self.partition = partition
         self.wanted = wanted
         self.first = first
+
+
+class Unreadable(Overtaken):
+    """Records are in the log, from ``wanted`` to before ``first``, that cannot be decoded: a
+    damaged batch. Who goes on behind it writes that down.
+    """
 
 
 class LearnerFailed(StreamUpdateError):

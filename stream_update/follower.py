@@ -6,47 +6,38 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from stream_update import plugins
-from stream_update.errors import (
-    ConfigError,
-    CorruptSnapshot,
-    LineageMismatch,
-    NoModelYet,
-    StreamUpdateError,
-    Transient,
-)
-from stream_update.events import Features, TopicPartition
+from stream_update.bounds import Limits
+from stream_update.control import Control
+from stream_update.errors import Fatal, NoModelYet, StaleModel, StreamUpdateError, Transient
+from stream_update.events import Features
+from stream_update.following import LEARNERS, Following, Model, Rules
+from stream_update.freshness import WhenStale
 from stream_update.partitions import partition_for
-from stream_update.protocols import Learner, Log, Reader
-from stream_update.restore import newest
+from stream_update.protocols import Log, Reader
+from stream_update.refusals import Refusals
 from stream_update.signing import TrustedKeys
-from stream_update.snapshot import Assembler, Manifest, Snapshot
 
-__all__ = ["Answer", "Model", "ModelSubscriber"]
+__all__ = ["LEARNERS", "Answer", "Model", "ModelSubscriber"]
 
 logger = logging.getLogger(__name__)
 
-LEARNERS = "stream_update.learners"
-WRAPS = "stream_update.wraps"
-
-
-class Model(NamedTuple):
-    """One lane's model as a snapshot gave it. ``predict`` changes nothing."""
-
-    learner: Learner
-    manifest: Manifest
+GROWN_S = 5.0
+"""How often to look whether there are more partitions."""
 
 
 class Answer(NamedTuple):
-    """Predictions for some events, and the lanes whose models made each of them."""
+    """Predictions for some events, the lanes whose models made each of them, and whether
+    these were stale.
+    """
 
     values: list[Any]
     probabilities: list[Mapping[Any, float]] | None
     models: list[tuple[Model, ...]]
+    stale: bool = False
 
 
 class ModelSubscriber:
@@ -54,10 +45,20 @@ class ModelSubscriber:
 
     ``log`` is an address (``kafka://...``, ``sqlite:///...``) or an open log, ``kafka``
     the client's options, ``lineage`` the one to follow (the app's name by default) and
-    ``allow`` classes of one's own that its models are made of. With ``trusted_keys``
-    (``file:PATH``, ``env:NAME`` or base64) only signed snapshots are adopted. The following
-    happens in a background thread; a new model takes the place of the old one in one assignment,
-    so a prediction is made by one model or the other and never waits.
+    ``allow`` classes of one's own that its models are made of. The following happens in a
+    background thread; a new model takes the place of the old one in one assignment, so a
+    prediction is made by one model or the other and never waits.
+
+    With ``trusted_keys`` (``file:PATH``, ``env:NAME`` or base64) only signed snapshots are
+    adopted. What is refused leaves the model as it is, and is counted in ``refused`` by the
+    words in :data:`stream_update.refusals.REASONS`; ``limits`` bound what one may be. The
+    number of the snapshot in use never goes back.
+
+    A model is stale when nothing newer than ``max_age`` seconds, neither a snapshot nor a
+    heartbeat that names the one in use, was heard of its trainer, or when its snapshot has
+    expired. ``when_stale`` says what becomes of predictions then: ``"warn"`` logs it once
+    and answers, ``"flag"`` answers and sets :attr:`Answer.stale`, ``"refuse"`` raises
+    :class:`~stream_update.errors.StaleModel`. Ages compare the clocks of two machines.
 
     With one model for each partition, ``key`` decides which model answers, by Kafka's
     own partitioner. Without a key the answer is the mean over the models, each weighted
@@ -77,26 +78,40 @@ class ModelSubscriber:
         kafka: Mapping[str, Any] | None = None,
         allow: Sequence[type] = (),
         trusted_keys: Sequence[str] = (),
+        max_age: float | None = None,
+        when_stale: WhenStale = "warn",
+        limits: Limits = Limits(),  # noqa: B008 - it never changes
         poll_s: float = 0.2,
         on_model: Callable[[Model], None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.app = app
-        self.lineage = lineage or app
-        self.refused: dict[str, int] = {}
+        self.when_stale = when_stale
+        self._name = lineage or app
         self._topic = f"{app}.snapshots"
-        self._allow = tuple(allow)
-        self._trusted = TrustedKeys.load(trusted_keys) if trusted_keys else None
+        self._refusals = Refusals(self._topic)
+        self._warned = False
+        self._clock = clock
+        self._rules = Rules(
+            app,
+            self._topic,
+            tuple(allow),
+            TrustedKeys.load(trusted_keys) if trusted_keys else None,
+            limits,
+            max_age,
+            self._now,
+            self._refusals,
+        )
         self._poll_s = poll_s
         self._on_model = on_model
-        self._models: dict[int, Model] = {}
+        self._serving = Following(self._name, self._rules, 0, self._adopted)
         self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._failure: StreamUpdateError | None = None
         self._owned = isinstance(log, str)
         self._log = plugins.open_log(log, kafka) if isinstance(log, str) else log
-        self._partitions = 0
         self._thread = threading.Thread(
-            target=self._run, name=f"stream-update-follow-{self.lineage}", daemon=True
+            target=self._run, name=f"stream-update-follow-{self._name}", daemon=True
         )
         self._thread.start()
 
@@ -125,45 +140,83 @@ class ModelSubscriber:
         self._arrived.wait(timeout_s)
         self._current()
 
-    def _current(self) -> dict[int, Model]:
-        models = self._models
-        if models:
-            return models
+    def _current(self) -> Following:
+        serving = self._serving
+        if serving.models:
+            return serving
         if self._failure is not None:
             raise self._failure
+        if self.refused:
+            raise NoModelYet(
+                f"no snapshot of lineage {serving.lineage} on {self._topic} could be taken: "
+                f"{self._refusals}",
+                hint="the log of this process says what was wrong with each",
+            )
         raise NoModelYet(
-            f"no snapshot of lineage {self.lineage} has been seen on {self._topic} yet",
+            f"no snapshot of lineage {serving.lineage} has been seen on {self._topic} yet",
             hint="start a trainer (stream-update run), or wait for its first checkpoint",
         )
+
+    @property
+    def lineage(self) -> str:
+        """The lineage that answers; a promotion changes it."""
+        return self._serving.lineage
 
     @property
     def version(self) -> str:
         """The lineage and the number of its snapshot: ``fraud@12``, or one number for
         each partition, ``fraud@12.9.14``.
         """
-        models = self._current()
-        return f"{self.lineage}@{'.'.join(str(models[p].manifest.seq) for p in sorted(models))}"
+        return self._current().version
 
     @property
     def learned_up_to(self) -> dict[int, int]:
         """For each input partition, the offset of the first event not yet learned."""
         learned: dict[int, int] = {}
-        for model in self._current().values():
+        for model in self._current().models.values():
             learned |= model.manifest.positions
         return dict(sorted(learned.items()))
 
     @property
     def age(self) -> float:
-        """Seconds since the oldest model in use was published."""
-        oldest = min(model.manifest.created_ms for model in self._current().values())
-        return max(0.0, time.time() - oldest / 1000)
+        """Seconds since the newest snapshot or heartbeat; of several lanes, the oldest."""
+        return self._current().freshness.age(self._now())
+
+    @property
+    def stale(self) -> bool:
+        """Whether the model is older than ``max_age``, or has expired."""
+        return bool(self._serving.freshness.why_stale(self._now()))
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often something on the snapshot topic was refused, by reason."""
+        return self._refusals.counts
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _is_stale(self, serving: Following) -> bool:
+        """As :attr:`stale`, but does what ``when_stale`` asks for."""
+        freshness = serving.freshness
+        why = freshness.why_stale(self._now()) if freshness.limited else ""
+        if why and self.when_stale == "refuse":
+            raise StaleModel(
+                f"the model {serving.version} is stale: {why}",
+                hint="start its trainer again, or see why its snapshots do not arrive "
+                f"(refused so far: {self._refusals or 'none'})",
+            )
+        if why and self.when_stale == "warn" and not self._warned:
+            logger.warning("%s: the model %s is stale: %s", self._topic, serving.version, why)
+        self._warned = bool(why)
+        return bool(why)
 
     # -- predictions
 
     def predict_one(self, x: Features, key: str | bytes | None = None) -> Any:
         """The predicted label or number, None where the model has no answer yet.
 
-        Raises :class:`NoModelYet` before the first snapshot.
+        Raises :class:`NoModelYet` before the first snapshot, and :class:`StaleModel` with
+        ``when_stale="refuse"``.
         """
         return self.answer([x], [_bytes(key)]).values[0]
 
@@ -181,31 +234,29 @@ class ModelSubscriber:
         return self.answer(xs, [_bytes(key) for key in keys] if keys else None).values
 
     def answer(self, xs: Sequence[Features], keys: Sequence[bytes | None] | None = None) -> Answer:
-        """Values, probabilities and the models that made them, for many events."""
-        models = self._current()
+        """Values, probabilities and the models that made them, for many events.
+
+        Raises :class:`NoModelYet`, and :class:`StaleModel` with ``when_stale="refuse"``.
+        """
+        serving = self._current()
+        models, stale = serving.models, self._is_stale(serving)
         if len(models) == 1:
             only = next(iter(models.values()))
             predictions = only.learner.predict(xs)
-            return Answer(predictions.values, predictions.probabilities, [(only,)] * len(xs))
+            return Answer(predictions.values, predictions.probabilities, [(only,)] * len(xs), stale)
         values: list[Any] = []
         probabilities: list[Mapping[Any, float]] = []
         made_by: list[tuple[Model, ...]] = []
         for index, x in enumerate(xs):
             key = keys[index] if keys is not None else None
-            chosen = self._chosen(models, key)
+            chosen = _chosen(models, serving.partitions, key)
             value, probability = _mean(chosen, x)
             values.append(value)
             if probability is not None:
                 probabilities.append(probability)
             made_by.append(chosen)
-        return Answer(values, probabilities if len(probabilities) == len(values) else None, made_by)
-
-    def _chosen(self, models: Mapping[int, Model], key: bytes | None) -> tuple[Model, ...]:
-        if key is not None:
-            model = models.get(partition_for(key, self._partitions))
-            if model is not None:
-                return (model,)
-        return tuple(models[p] for p in sorted(models))
+        complete = len(probabilities) == len(values)
+        return Answer(values, probabilities if complete else None, made_by, stale)
 
     # -- following
 
@@ -217,112 +268,83 @@ class ModelSubscriber:
             except Transient as error:
                 logger.warning("%s: %s; trying again", self._topic, error)
                 self._stopping.wait(1.0)
-            except StreamUpdateError as error:
-                self._failure = error
-                self._arrived.set()
-                logger.error("%s: stopped following: %s. %s", self._topic, error, error.hint)
+            except Exception as error:
+                self._stop_at(error)
+                if not isinstance(error, StreamUpdateError):
+                    raise
                 return
 
+    def _stop_at(self, error: Exception) -> None:
+        if isinstance(error, StreamUpdateError):
+            failure = error
+        else:
+            failure = Fatal(f"{type(error).__name__}: {error}")
+        self._failure = failure
+        self._arrived.set()
+        logger.error("%s: stopped following: %s. %s", self._topic, failure, failure.hint)
+
     def _follow(self, reader: Reader) -> None:
+        """Follow a lineage until another one is the current one, or a topic has grown."""
         while (info := self._log.topics().get(self._topic)) is None:
             if self._stopping.wait(self._poll_s):
                 return
-        self._partitions = info.partitions
-        places = [TopicPartition(self._topic, p) for p in range(info.partitions)]
-        tail = reader.end_offsets(places)
-        for place in places:
-            snapshot = newest(reader, self._topic, place.partition, self.lineage, self._trusted)
-            if snapshot is not None:
-                self._adopt(snapshot, place.partition)
-        assemblers = {place.partition: Assembler(self.lineage, self._trusted) for place in places}
-        reader.seek(tail)
-        while not self._stopping.is_set():
-            for batch in reader.poll(self._poll_s):
-                assembler = assemblers[batch.partition]
-                seqs = [
-                    seq
-                    for value, headers in zip(batch.values, batch.headers, strict=True)
-                    if (seq := assembler.add(value, headers)) is not None
-                ]
-                for text in assembler.refused:
-                    self._refuse(text)
-                assembler.refused.clear()
-                if seqs:
-                    self._take(assembler, max(seqs), batch.partition)
+        decisions = f"{self.app}.control"
+        with Control(self._log, decisions, self.app, self._rules.trusted) as control:
+            lineage, following = control.current(self._name), self._serving
+            if following.lineage != lineage:
+                following = Following(lineage, self._rules, info.partitions, self._adopted)
+            following.partitions = info.partitions
+            reader.seek(following.survey(reader))
+            look_at = time.monotonic() + GROWN_S
+            while not self._stopping.is_set():
+                self._serve(following)
+                for batch in reader.poll(self._poll_s):
+                    following.take(batch)
+                control.refresh()
+                if control.current(self._name) != lineage:
+                    return
+                if time.monotonic() > look_at:
+                    look_at = time.monotonic() + GROWN_S
+                    topics = self._log.topics()
+                    grown = topics.get(self._topic, info).partitions > info.partitions
+                    if grown or control.exists != (decisions in topics):
+                        return
 
-    def _take(self, assembler: Assembler, seq: int, partition: int) -> None:
-        try:
-            snapshot = assembler.complete(seq)
-        except CorruptSnapshot as error:
-            self._refuse(str(error))
+    def _serve(self, following: Following) -> None:
+        """Answer with the models of this lineage from now on, all at once, if none is missing."""
+        former = self._serving
+        if following.failure is not None and not following.models:
+            # Whoever waits need not go on waiting for what another program has made.
+            self._failure = following.failure
+            self._arrived.set()
+        if following is former or not following.models.keys() >= former.models.keys():
             return
-        if snapshot is not None:
-            self._adopt(snapshot, partition)
-            assembler.forget(seq + 1)
+        if not following.models:
+            self._serving = following
+            return
+        self._serving = following
+        self._arrived.set()
+        logger.info(
+            "%s: %s answers now, in place of %s", self._topic, following.version, former.lineage
+        )
+        if self._on_model is not None:
+            for model in following.models.values():
+                self._on_model(model)
 
-    def _adopt(self, snapshot: Snapshot, partition: int) -> None:
-        manifest = snapshot.manifest
-        if (manifest.identity.app, manifest.partition) != (self.app, partition):
-            self._refuse(
-                f"snapshot {manifest.seq} is of partition {manifest.partition} of app "
-                f"{manifest.identity.app}, and stands in partition {partition}"
-            )
+    def _adopted(self, following: Following, model: Model) -> None:
+        if following is not self._serving:
             return
-        current = self._models.get(manifest.partition)
-        if current is not None and manifest.seq <= current.manifest.seq:
-            return
-        try:
-            model = Model(_learner(snapshot, self._allow), manifest)
-        except CorruptSnapshot as error:
-            self._refuse(str(error))
-            return
-        except LineageMismatch as error:
-            if current is None:
-                raise
-            self._refuse(str(error))
-            return
-        self._models = {**self._models, manifest.partition: model}
         self._arrived.set()
         if self._on_model is not None:
             self._on_model(model)
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + 1
-        logger.error("%s: refused, the current model stays: %s", self._topic, reason)
 
-
-def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
-    identity = snapshot.manifest.identity
-    for library, needed in identity.versions.items():
-        try:
-            installed = version(library)
-        except PackageNotFoundError:
-            installed = "missing"
-        if installed.split(".")[:2] != needed.split(".")[:2]:
-            raise LineageMismatch(
-                f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} was made with "
-                f"{library} {needed}; installed is {installed}",
-                hint=f"install {library} {needed}, or let a trainer with this version rebuild the "
-                "model by replay under a new lineage",
-            )
-    state, name = snapshot.state(), identity.learner
-    if not isinstance(state, dict) or "learner" not in state:
-        raise CorruptSnapshot(f"snapshot {snapshot.manifest.seq} holds no learner")
-    tree = state["learner"]
-    try:
-        # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
-        while name.endswith(")"):
-            wrap, _, name = name.removesuffix(")").partition("(")
-            tree = plugins.resolve(wrap, "learner", WRAPS).serving(tree)
-        kind = plugins.resolve(name, "learner", LEARNERS)
-    except ConfigError as error:
-        raise LineageMismatch(
-            f"lineage {identity.lineage} has learners of kind {identity.learner!r}, which is not "
-            "installed here",
-            hint=error.hint,
-        ) from error
-    learner: Learner = kind.restored(tree, identity.task, allow=allow)
-    return learner
+def _chosen(models: Mapping[int, Model], partitions: int, key: bytes | None) -> tuple[Model, ...]:
+    if key is not None:
+        model = models.get(partition_for(key, partitions))
+        if model is not None:
+            return (model,)
+    return tuple(models[p] for p in sorted(models))
 
 
 def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float] | None]:
@@ -331,7 +353,8 @@ def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float
     if len(answers) == 1:
         only = answers[0][1]
         return only.values[0], None if only.probabilities is None else only.probabilities[0]
-    weights = [1.0 / (model.manifest.recent_loss + 1e-9) for model, _ in answers]
+    # Rounding may have made a loss of nothing a little less than that.
+    weights = [1.0 / (max(0.0, model.manifest.recent_loss) + 1e-9) for model, _ in answers]
     if models[0].manifest.identity.task == "regression":
         known = [
             (w, a.values[0])

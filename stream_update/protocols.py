@@ -70,8 +70,23 @@ class Log(Closing, Protocol):
         """Create the topics that do not exist; return the names of those created."""
         ...
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Let a topic have ``total`` partitions, if it has fewer.
+
+        Members of groups that read it gain the new ones in one of their next polls.
+        Raises :class:`~stream_update.errors.ConfigError` for a topic that does not exist.
+        """
+        ...
+
     def topics(self) -> dict[str, TopicInfo]:
         """Every topic of the log that is not internal to it."""
+        ...
+
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        """A group's committed positions, by partition, seen from outside the group.
+
+        No barrier: a checkpoint that is under way may add to them.
+        """
         ...
 
     def reader(self) -> Reader:

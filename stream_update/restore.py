@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_update.errors import CorruptSnapshot, LogGap, Transient
+from stream_update.bounds import Limits
+from stream_update.errors import CorruptSnapshot, LogGap, Transient, Unreadable
 from stream_update.events import Batch, Record, Run, TopicPartition
+from stream_update.heartbeat import Heartbeat
 from stream_update.protocols import Reader
+from stream_update.refusals import Refusal
 from stream_update.signing import TrustedKeys
 from stream_update.snapshot import Assembler, Snapshot
 
-__all__ = ["Journal", "JournalEntry", "RunReader", "journal_record", "newest", "read_range"]
+__all__ = [
+    "Found",
+    "Journal",
+    "JournalEntry",
+    "RunReader",
+    "journal_record",
+    "newest",
+    "read_range",
+    "survey",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,44 +70,116 @@ def read_range(
                 )
 
 
+class Found(NamedTuple):
+    """What a partition of a snapshot topic held.
+
+    ``end`` is where reading goes on, ``refused`` what was not taken on the way back.
+    """
+
+    snapshot: Snapshot | None
+    heartbeat: Heartbeat | None
+    refused: list[Refusal]
+    end: int
+
+
+Accept = Callable[[Snapshot, Heartbeat | None, int], bool]
+"""Whether a snapshot is taken; it is given the last heartbeat, and its own offset."""
+
+
+def _take_any(_snapshot: Snapshot, _beat: Heartbeat | None, _offset: int) -> bool:
+    return True
+
+
+def survey(
+    reader: Reader, where: TopicPartition, assembler: Assembler, accept: Accept = _take_any
+) -> Found:
+    """Read a partition of a snapshot topic backwards, as far as the newest complete snapshot.
+
+    One that is incomplete, damaged or not accepted is passed over for the one before, and
+    one that is older than what the last heartbeat names if there is a better one.
+    """
+    end = reader.end_offsets([where])[where]
+    begin = reader.beginning_offsets([where])[where]
+    tried: set[int] = set()
+    best: Snapshot | None = None
+    low, window = end, FIRST_WINDOW
+    while True:
+        high, low = low, max(begin, end - window)
+        for batch in read_range(reader, where, low, high):
+            for index, offset in enumerate(batch.offsets):
+                assembler.add(batch.values[index], batch.headers[index], offset)
+        last = low <= begin
+        while True:
+            above = -1 if best is None else best.manifest.seq
+            better, waiting = _newest_whole(assembler, tried, above, last=last)
+            best = better or best
+            if best is None:
+                break
+            beat, seq = assembler.heartbeat, best.manifest.seq
+            if not last and (waiting or (beat is not None and seq < beat.seq)):
+                break
+            if accept(best, beat, assembler.offset_of(seq)):
+                return Found(best, beat, assembler.refused, end)
+            tried.add(seq)
+            best = None
+        if last:
+            return Found(None, assembler.heartbeat, assembler.refused, end)
+        window *= 4
+
+
+def _newest_whole(
+    assembler: Assembler, tried: set[int], above: int, *, last: bool
+) -> tuple[Snapshot | None, bool]:
+    """The newest complete snapshot after ``above``, and whether chunks of a newer one may
+    stand further back, which is not so in the ``last`` window.
+    """
+    waiting = False
+    for seq in sorted(assembler.manifests.keys() - tried, reverse=True):
+        if seq <= above:
+            break
+        at = assembler.offset_of(seq)
+        try:
+            found = assembler.complete(seq)
+        except CorruptSnapshot as error:
+            assembler.refused.append(Refusal(error.reason, str(error), at))
+            tried.add(seq)
+            continue
+        if found is not None:
+            return found, waiting
+        if last:
+            text = f"snapshot {seq} lacks some of its chunks"
+            assembler.refused.append(Refusal("bad-chunks", text, at))
+            tried.add(seq)
+        waiting = not last
+    return None, waiting
+
+
 def newest(
     reader: Reader,
     topic: str,
     partition: int,
     lineage: str,
     trusted: TrustedKeys | None = None,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - it never changes
 ) -> Snapshot | None:
     """The newest complete snapshot of a lineage in a partition of a snapshot topic.
 
-    An incomplete or damaged one is passed over for the one before, with an error in
-    the log of the process. Returns None if there is none at all.
+    What is passed over on the way is in the log of the process. Returns None if there is
+    none at all.
     """
-    where = TopicPartition(topic, partition)
-    end = reader.end_offsets([where])[where]
-    begin = reader.beginning_offsets([where])[where]
-    assembler = Assembler(lineage, trusted)
-    damaged: set[int] = set()
-    low, window = end, FIRST_WINDOW
-    while low > begin:
-        high, low = low, max(begin, end - window)
-        for batch in read_range(reader, where, low, high):
-            for value, headers in zip(batch.values, batch.headers, strict=True):
-                assembler.add(value, headers)
-        for seq in sorted(assembler.manifests.keys() - damaged, reverse=True):
-            try:
-                found = assembler.complete(seq)
-            except CorruptSnapshot as error:
-                logger.error("%s[%d]: %s; trying the one before", topic, partition, error)
-                damaged.add(seq)
-                continue
-            if found is not None:
-                return found
-            if low > begin:
-                break  # its chunks are further back: read on before settling for an older one
-        window *= 4
-    for text in assembler.refused:
-        logger.error("%s[%d]: %s", topic, partition, text)
-    return None
+    assembler = Assembler(lineage, trusted, partition=partition, limits=limits)
+    found = survey(reader, TopicPartition(topic, partition), assembler)
+    for refusal in found.refused:
+        logger.error(
+            "%s[%d] offset %d: passed over: %s: %s",
+            topic,
+            partition,
+            refusal.offset,
+            refusal.reason,
+            refusal.detail,
+        )
+    return found.snapshot
 
 
 class JournalEntry(msgspec.Struct, frozen=True):
@@ -218,7 +302,13 @@ class RunReader:
                 {TopicPartition(self._topic, p): self._positions[p] for p in sorted(wanted)}
             )
             self._reading = wanted
-        batches = self._reader.poll(1.0)
+        try:
+            batches = self._reader.poll(1.0)
+        except Unreadable as damaged:
+            # Who wrote the journal went on behind it too.
+            self._positions[damaged.partition] = damaged.first
+            self._reading = frozenset()
+            return True
         for batch in batches:
             self._queues[batch.partition].append(batch)
             self._held[batch.partition] += len(batch)

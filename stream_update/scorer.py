@@ -10,8 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from stream_update.codecs import ScoreBlock, dead_letter_record, prediction_record
-from stream_update.errors import LearnerFailed, Refused, Transient
+from stream_update.codecs import (
+    ScoreBlock,
+    dead_letter_record,
+    prediction_record,
+    unreadable_letter,
+)
+from stream_update.errors import LearnerFailed, Refused, StaleModel, Transient, Unreadable
 from stream_update.events import Batch, Committed, DeadLetter, Record, TopicPartition
 from stream_update.follower import Answer, ModelSubscriber
 from stream_update.protocols import Member, Publisher, Reader
@@ -22,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Predicts the events of one topic with the newest model of a subscriber."""
+    """Predicts the events of one topic with the newest model of a subscriber.
+
+    While a subscriber refuses to answer because its model is stale, nothing is read and
+    nothing is committed. With ``ends`` it raises
+    :class:`~stream_update.errors.StaleModel` after ``patience_s`` of that.
+    """
 
     def __init__(
         self,
@@ -36,6 +46,7 @@ class Scorer:
         predictions_topic: str,
         dead_letters_topic: str,
         batch: int = 500,
+        patience_s: float = 60.0,
         ends: Mapping[int, int] | None = None,
         max_events: int | None = None,
         on_progress: Callable[[Scorer], None] | None = None,
@@ -44,6 +55,7 @@ class Scorer:
         self.events = 0
         self.predictions = 0
         self.dead_letters = 0
+        self.stale = 0
         self.versions: dict[str, int] = {}
         self._member = member
         self._publisher = publisher
@@ -53,6 +65,8 @@ class Scorer:
         self._predictions_topic = predictions_topic
         self._dead_letters_topic = dead_letters_topic
         self._batch = batch
+        self._patience_s = patience_s
+        self._waiting_since: float | None = None
         self._ends = ends
         self._max_events = max_events
         self._on_progress = on_progress
@@ -71,10 +85,16 @@ class Scorer:
                 limit = min(limit, self._max_events - self.events)
                 if limit <= 0:
                     return
-            poll = self._member.poll(0.2, limit)
+            try:
+                poll = self._member.poll(0.2, limit)
+            except Unreadable as damaged:
+                self._step_over(damaged)
+                continue
             self._owned -= set(poll.lost)
+            self._owned |= set(poll.gained)
+            if self._is_waiting():
+                continue
             if poll.gained:
-                self._owned |= set(poll.gained)
                 self._resume(poll.gained)
             if poll.batches:
                 self._score(poll.batches)
@@ -82,6 +102,24 @@ class Scorer:
                 self._on_progress(self)
             if self._finished():
                 return
+
+    def _is_waiting(self) -> bool:
+        """Whether the model is too old to answer; what was read meanwhile is read again."""
+        if self.subscriber.when_stale != "refuse" or not self.subscriber.stale:
+            if self._waiting_since is not None:
+                logger.info("the model is fresh again: %s", self.subscriber.version)
+                self._waiting_since = None
+                self._resume(sorted(self._owned))
+            return False
+        now = time.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = now
+            logger.error("the model %s is stale: no predictions", self.subscriber.version)
+        for partition in self._owned:
+            self._member.hold(partition)
+        if self._ends is not None and now - self._waiting_since > self._patience_s:
+            self.subscriber.answer([])
+        return True
 
     def _resume(self, partitions: Sequence[int]) -> None:
         committed = self._member.committed(partitions)
@@ -91,15 +129,40 @@ class Scorer:
             at = committed[place.partition]
             self._member.resume_at(place.partition, at.offset if at else beginning[place])
 
+    def _step_over(self, damaged: Unreadable) -> None:
+        """Go on behind records that cannot be decoded, and say so."""
+        logger.warning("%s; going on at %d", damaged, damaged.first)
+        letter = dead_letter_record(
+            unreadable_letter(damaged),
+            self._dead_letters_topic,
+            self._source_topic,
+            self.subscriber.lineage,
+        )
+        try:
+            position = {damaged.partition: Committed(damaged.first)}
+            self._publisher.publish([letter], position, self._member)
+        except Refused as error:
+            logger.info("refused, to be met again after the rebalance: %s", error)
+            self._resume(sorted(self._owned & {damaged.partition}))
+        else:
+            self.dead_letters += 1
+            self._member.resume_at(damaged.partition, damaged.first)
+
     def _score(self, batches: Sequence[Batch]) -> None:
         records: list[Record] = []
         offsets: dict[int, Committed] = {}
-        predicted = bad = 0
+        predicted = bad = stale = 0
         for batch in batches:
             block = self._decode(batch)
             letters = list(block.dead_letters)
-            answer, block, failed = self._answer(block, batch)
+            try:
+                answer, block, failed = self._answer(block, batch)
+            except StaleModel:
+                # Between the look at its age and now; what was read is read again.
+                self._resume([batch.partition for batch in batches])
+                return
             letters += failed
+            stale += len(block.features) if answer.stale else 0
             records += self._predictions(block, answer)
             predicted += len(block.features)
             records += [
@@ -119,6 +182,7 @@ class Scorer:
         self.events += sum(len(batch) for batch in batches)
         self.predictions += predicted
         self.dead_letters += bad
+        self.stale += stale
         version = self.subscriber.version
         self.versions[version] = self.versions.get(version, 0) + predicted
 
@@ -154,7 +218,6 @@ class Scorer:
                 )
 
     def _predictions(self, block: ScoreBlock, answer: Answer) -> list[Record]:
-        lineage = self.subscriber.lineage
         made = []
         for index, value in enumerate(answer.values):
             models = answer.models[index]
@@ -171,9 +234,10 @@ class Scorer:
                     offset=block.offsets[index],
                     prediction=value,
                     probabilities=answer.probabilities[index] if answer.probabilities else None,
-                    lineage=lineage,
+                    lineage=models[0].manifest.identity.lineage,
                     version=".".join(str(model.manifest.seq) for model in models),
                     learned_up_to=learned,
+                    stale=answer.stale if self.subscriber.when_stale == "flag" else None,
                 )
             )
         return made

@@ -1,4 +1,4 @@
-"""Ed25519 signatures over snapshot manifests (RFC 8032).
+"""Ed25519 signatures over snapshot manifests and heartbeats (RFC 8032).
 
 A key is 32 bytes, written as base64. Its id is the first 16 hexadecimal digits of the
 SHA-256 of the public key. What is signed is a prefix that says what kind of thing it
@@ -12,19 +12,24 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from stream_update.errors import ConfigError
+from stream_update.errors import ConfigError, CorruptSnapshot
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
-__all__ = ["SigningKey", "TrustedKeys", "key_id"]
+__all__ = ["Purpose", "SigningKey", "TrustedKeys", "key_id", "signature_headers"]
 
-PREFIX = b"stream-update manifest v1\0"
+Purpose = Literal["manifest", "heartbeat"]
+
+PREFIXES: Mapping[Purpose, bytes] = {
+    "manifest": b"stream-update manifest v1\0",
+    "heartbeat": b"stream-update heartbeat v1\0",
+}
 KEY_BYTES = 32
 
 
@@ -49,9 +54,9 @@ class SigningKey:
         """The key at ``file:PATH`` or ``env:NAME``, in base64."""
         return cls(_read(where))
 
-    def sign(self, message: bytes) -> bytes:
+    def sign(self, message: bytes, purpose: Purpose = "manifest") -> bytes:
         """A signature of 64 bytes."""
-        return self._key.sign(PREFIX + message)
+        return self._key.sign(PREFIXES[purpose] + message)
 
 
 class TrustedKeys:
@@ -74,7 +79,9 @@ class TrustedKeys:
     def knows(self, name: bytes) -> bool:
         return name.decode(errors="replace") in self._keys
 
-    def verify(self, name: bytes, signature: bytes, message: bytes) -> bool:
+    def verify(
+        self, name: bytes, signature: bytes, message: bytes, purpose: Purpose = "manifest"
+    ) -> bool:
         """Whether the key with this id is trusted and has signed the message."""
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra
 
@@ -82,10 +89,36 @@ class TrustedKeys:
         if key is None:
             return False
         try:
-            key.verify(signature, PREFIX + message)
+            key.verify(signature, PREFIXES[purpose] + message)
         except InvalidSignature:
             return False
         return True
+
+    def check(self, fields: Mapping[str, bytes], message: bytes, purpose: Purpose) -> None:
+        """Raise :class:`CorruptSnapshot` unless a record with these headers is signed."""
+        name, signature = fields.get("key-id"), fields.get("signature")
+        if not name or not signature:
+            raise CorruptSnapshot("it is not signed", reason="unsigned")
+        if not self.knows(name):
+            raise CorruptSnapshot(
+                f"it is signed with the key {name.decode(errors='replace'):.40}, which is not "
+                "trusted",
+                reason="untrusted-key",
+            )
+        if not self.verify(name, signature, message, purpose):
+            raise CorruptSnapshot("its signature is wrong", reason="bad-signature")
+
+
+def signature_headers(
+    signing: SigningKey | None, message: bytes, purpose: Purpose
+) -> tuple[tuple[str, bytes], ...]:
+    """What a signed record carries beside its other headers; nothing without a key."""
+    if signing is None:
+        return ()
+    return (
+        ("key-id", signing.key_id.encode()),
+        ("signature", signing.sign(message, purpose)),
+    )
 
 
 def _ed25519() -> ModuleType:

@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_update.codecs import dead_letter_record, json_record
-from stream_update.errors import Fatal, LineageMismatch, LogGap, Overtaken
+from stream_update.bounds import Limits
+from stream_update.codecs import dead_letter_record, json_record, unreadable_letter
+from stream_update.errors import (
+    CorruptSnapshot,
+    Fatal,
+    LineageMismatch,
+    LogGap,
+    Overtaken,
+    Unreadable,
+)
 from stream_update.events import (
     Alarm,
     Batch,
@@ -26,6 +34,7 @@ from stream_update.events import (
     Run,
     TopicPartition,
 )
+from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.lane import Effects, Lane, PoisonEvent
 from stream_update.protocols import Reader
 from stream_update.restore import (
@@ -37,7 +46,14 @@ from stream_update.restore import (
     newest,
 )
 from stream_update.signing import SigningKey, TrustedKeys
-from stream_update.snapshot import Identity, Snapshot, check_identity, records, seal
+from stream_update.snapshot import (
+    Identity,
+    Snapshot,
+    changed_sources,
+    check_identity,
+    records,
+    seal,
+)
 
 __all__ = ["Kit", "Part", "Plan", "Slot"]
 
@@ -53,7 +69,11 @@ class Kit(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What all slots of a process share."""
+    """What all slots of a process share.
+
+    ``start`` is where a lineage begins that does not begin as ``auto_offset_reset`` says (a
+    backfill); then every lane is put into a snapshot, also one that has nothing to learn.
+    """
 
     identity: Identity
     source_topic: str
@@ -62,15 +82,19 @@ class Plan(NamedTuple):
     alarm_value: Callable[[Alarm], Mapping[str, Any]]
     open_reader: Callable[[], Reader]
     partitions: Callable[[], Sequence[int]]
+    grow: Callable[[int], None]
     auto_offset_reset: str = "earliest"
     journal: bool = False
     fenced: bool = True
     compression_level: int = 3
     signing: SigningKey | None = None
     trusted: TrustedKeys | None = None
+    limits: Limits = Limits()
+    expires_ms: int | None = None
     wait_s: float = 20.0
     bad_ratio: float = 1.0
     bad_window: int = 10_000
+    start: Mapping[int, int] | None = None
 
     @property
     def lineage(self) -> str:
@@ -109,15 +133,23 @@ class Slot:
         self._reader = reader
         self._pending: list[Record] = []
         self._parent = ""
+        self._parent_seq = 0
         self._snapshot_next: dict[int, int] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
         self._must_commit = False
+        self._must_seal = False
         self._journal_number = 0
         self._journal_offset = 0
+        self._journal_next: dict[int, int] = {}
         self._journal: Journal | None = None
         self._runs: RunReader | None = None
         self._recent = (0, 0)
         self._kit: Kit | None = None
+
+    @property
+    def keeps_journal(self) -> bool:
+        """Whether the order of the events is written down: the lane has several partitions."""
+        return self._plan.journal
 
     @property
     def lane(self) -> Lane:
@@ -134,25 +166,32 @@ class Slot:
         from there to the committed position are learned in silence.
         """
         self._close_readers()
-        notes = {p: metadata_of(at.metadata) for p, at in committed.items() if at is not None}
-        known = max((int(note.get("seq", 0)) for note in notes.values()), default=0)
+        self._journal_next = {}
+        notes, others = self._notes(committed)
+        known = _promised(notes)
         snapshot = self._find(known)
+        self._must_commit, self._must_seal = bool(others), False
         if snapshot is None:
-            if known:
-                raise LogGap(
-                    f"the group committed snapshot {known} of lineage {self._plan.lineage}, but "
-                    f"{self._plan.topics['snapshots']}[{self.number}] holds none",
-                    hint="the snapshot topic lost its records; rebuild by replay under a new "
-                    "lineage",
-                )
+            self._may_be_fresh(known, others)
             start = self._first_offsets(committed, notes)
+            self._must_seal = self._plan.start is not None
             self._kit = self._plan.build(start)
             self._parent, self._journal_number, self._journal_offset = "", 0, 0
+            self._parent_seq = 0
             self.seq, self.gaps = 0, []
             self._began = {str(p): offset for p, offset in sorted(start.items())}
         else:
             manifest = snapshot.manifest
             check_identity(manifest, self._plan.identity)
+            for change in changed_sources(manifest, self._plan.identity):
+                logger.warning(
+                    "snapshot %d of lineage %s was made with other code: %s; going on with the "
+                    "code that is here. If it learns differently, stream-update snapshots verify "
+                    "will say so of the next snapshot: give such a model a lineage of its own",
+                    manifest.seq,
+                    manifest.identity.lineage,
+                    change,
+                )
             start = manifest.positions
             missing = [p for p in self.partitions if p not in start]
             if missing:
@@ -161,7 +200,7 @@ class Slot:
             self.lane.thaw(snapshot.state())
             for partition in missing:
                 self.lane.next[partition] = start[partition]
-            self._parent = snapshot.sha256
+            self._parent, self._parent_seq = snapshot.sha256, manifest.seq
             self._journal_number = manifest.journal
             self._journal_offset = manifest.journal_offset
             self.seq = max(manifest.seq, known)
@@ -193,6 +232,40 @@ class Slot:
         ):
             self._must_commit = True
 
+    def _notes(
+        self, committed: Mapping[int, Committed | None]
+    ) -> tuple[dict[int, dict[str, Any]], set[str]]:
+        """The notes that this lineage left with the group's offsets, by partition, and the
+        other lineages that left some: those that it follows after a promotion.
+        """
+        notes = {p: metadata_of(at.metadata) for p, at in committed.items() if at is not None}
+        lineage = self._plan.lineage
+        own = {p: note for p, note in notes.items() if note.get("lineage", lineage) == lineage}
+        if any(note.get("promoted") for note in own.values()):
+            raise LineageMismatch(
+                f"lineage {lineage} has been promoted: the live trainers write it now",
+                hint="stop this process; nobody else may go on with that lineage",
+            )
+        return own, {str(note["lineage"]) for p, note in notes.items() if p not in own}
+
+    def _may_be_fresh(self, known: int, others: set[str]) -> None:
+        """Refuse to begin anew where the group says that something is there already."""
+        where = f"{self._plan.topics['snapshots']}[{self.number}]"
+        if known:
+            raise LogGap(
+                f"the group committed snapshot {known} of lineage {self._plan.lineage}, but "
+                f"{where} holds none",
+                hint="the snapshot topic lost its records; import one that was exported "
+                "(stream-update snapshots import), or rebuild by replay under a new lineage",
+            )
+        if others:
+            raise LineageMismatch(
+                f"the group has learned lineage {', '.join(sorted(others))} so far, and {where} "
+                f"holds no snapshot of lineage {self._plan.lineage} to go on with",
+                hint="stream-update backfill makes one, and stream-update promote hands over; or "
+                "use another group_id",
+            )
+
     def _find(self, known: int) -> Snapshot | None:
         """The newest snapshot; waits for the one that the group's note promises."""
         deadline = time.monotonic() + self._plan.wait_s
@@ -203,6 +276,7 @@ class Slot:
                 self.number,
                 self._plan.lineage,
                 self._plan.trusted,
+                limits=self._plan.limits,
             )
             found = snapshot.manifest.seq if snapshot is not None else 0
             if found >= known:
@@ -230,8 +304,9 @@ class Slot:
         else:
             first = self._reader.beginning_offsets(wanted)
         start = {where.partition: offset for where, offset in first.items()}
+        start |= {p: offset for p, offset in (self._plan.start or {}).items() if p in start}
         for partition, at in committed.items():
-            if at is not None:
+            if at is not None and partition in notes:
                 start[partition] = int(notes[partition].get("S", at.offset))
         return start
 
@@ -261,34 +336,33 @@ class Slot:
                     learned += len(batch)
             self.lane.runs.clear()
             self._journal_number = entry.number + 1
+            self._journal_next = {int(p): offset for p, offset in entry.next.items()}
         self._journal_offset = self._journal.offset
         return learned
 
-    def journal_done(self) -> bool:
-        """Whether everything that is in the journal now has been learned."""
-        return self._journal is not None and self._journal.offset >= self._journal.end()
+    def journal_done(self, committed: Mapping[int, Committed | None]) -> bool:
+        """Whether all of the journal has been learned, and it reaches what is committed.
 
-    def has_reached(self, committed: Mapping[int, Committed | None]) -> bool:
-        """Whether all has been learned that is committed and that the log still holds."""
-        behind = {
-            TopicPartition(self._plan.source_topic, p): at.offset
+        What was committed with another lineage is in no journal of this one.
+        """
+        if self._journal is None or self._journal.offset < self._journal.end():
+            return False
+        own, _ = self._notes(committed)
+        return all(
+            at is None or max(self._journal_next.get(p, 0), self.lane.next[p]) >= at.offset
             for p, at in committed.items()
-            if at is not None and self.lane.next[p] < at.offset
-        }
-        first = self._reader.beginning_offsets(behind) if behind else {}
-        return all(first[where] >= offset for where, offset in behind.items())
+            if p in own
+        )
 
     def take_over(self, committed: Mapping[int, Committed | None]) -> None:
         """A stand-by that followed the journal to its end becomes the owner."""
-        latest = newest(
-            self._reader,
-            self._plan.topics["snapshots"],
-            self.number,
-            self._plan.lineage,
-            self._plan.trusted,
-        )
+        notes, others = self._notes(committed)
+        self._must_commit = bool(others)
+        known = _promised(notes)
+        latest = self._find(known)
         if latest is not None:
-            self.seq, self._parent = latest.manifest.seq, latest.sha256
+            self.seq, self._parent = max(latest.manifest.seq, known), latest.sha256
+            self._parent_seq = latest.manifest.seq
             self.gaps, self._began = list(latest.manifest.gaps), dict(latest.manifest.start)
             self._snapshot_next = latest.manifest.positions
             self.snapshot_created_ms = latest.manifest.created_ms
@@ -307,8 +381,9 @@ class Slot:
         limit = self.committed.get(batch.partition, 0)
         if batch.offsets and batch.offsets[0] < limit:
             silent = sum(1 for offset in batch.offsets if offset < limit)
+            # With a journal this is a lineage that was promoted: what it learns in silence is
+            # in no journal of its own yet, so the runs are kept for the next checkpoint.
             self._learn(batch.slice(0, silent) if silent < len(batch) else batch)
-            self.lane.runs.clear()
             if silent == len(batch):
                 return
             batch = batch.slice(silent, len(batch))
@@ -389,8 +464,12 @@ class Slot:
         start = self.lane.next[gap.partition]
         self.lane.next[gap.partition] = gap.first
         self.gaps = [*self.gaps, (gap.partition, start, gap.first)]
-        self._pending.append(self.gap_record(gap, accepted=True))
         logger.warning("%s; going on at %d without them", gap, gap.first)
+        if not isinstance(gap, Unreadable):
+            self._pending.append(self.gap_record(gap, accepted=True))
+        elif gap.wanted >= self.committed.get(gap.partition, 0):
+            letter = unreadable_letter(gap)
+            self._say(Effects([], [letter]))
 
     def gap_record(self, gap: Overtaken, *, accepted: bool) -> Record:
         """The alarm that a gap is."""
@@ -421,7 +500,9 @@ class Slot:
 
     # -- checkpoints
 
-    def part(self, *, snapshot: bool, metrics: Mapping[str, Any]) -> Part | None:
+    def part(
+        self, *, snapshot: bool, metrics: Mapping[str, Any], heartbeat: bool = False
+    ) -> Part | None:
         """What the slot has to say in a checkpoint now, or None.
 
         One part at a time: it ends with :meth:`confirm` or :meth:`refuse`, and the slot
@@ -431,8 +512,9 @@ class Slot:
         if any(lane.next[p] < self.committed[p] for p in self.partitions):
             return None  # still learning in silence: C must not go back
         moved = any(lane.next[p] > self.committed[p] for p in self.partitions)
-        sealing = snapshot and lane.next != self._snapshot_next
-        if not (moved or sealing or self._must_commit):
+        sealing = snapshot and (self._must_seal or lane.next != self._snapshot_next)
+        beating = heartbeat and not sealing and self._parent_seq > 0
+        if not (moved or sealing or beating or self._must_commit):
             return None
         plan, made = self._plan, list(self._pending)
         if moved:
@@ -444,7 +526,7 @@ class Slot:
                 )
             )
         journal_index = None
-        if plan.journal and lane.runs:
+        if plan.journal and (moved or lane.runs):
             journal_index = len(made)
             entry = JournalEntry(
                 self._journal_number,
@@ -455,11 +537,18 @@ class Slot:
         sealed = self._seal(with_journal=journal_index is not None) if sealing else None
         if sealed is not None:
             made += records(sealed, plan.topics["snapshots"], plan.signing)
+        if beating:
+            made.append(self._heartbeat())
         seq = sealed.manifest.seq if sealed else self.seq
         at = lane.next if sealed else self._snapshot_next
         offsets = {}
         for p in self.partitions:
-            note = {"seq": seq, "S": at[p], "sha": (sealed.sha256 if sealed else self._parent)[:8]}
+            note = {
+                "lineage": plan.lineage,
+                "seq": seq,
+                "S": at[p],
+                "sha": (sealed.sha256 if sealed else self._parent)[:8],
+            }
             offsets[p] = Committed(lane.next[p], msgspec.json.encode(note).decode())
         part = Part(self, made, offsets, sealed, journal_index, self._pending, lane.runs)
         self._pending, lane.runs = [], []
@@ -486,7 +575,8 @@ class Slot:
     def _seal(self, *, with_journal: bool) -> Snapshot:
         assert self._kit is not None
         lane, plan = self._kit.lane, self._plan
-        return seal(
+        now = int(time.time() * 1000)
+        sealed = seal(
             lane.freeze(),
             plan.identity,
             compression_level=plan.compression_level,
@@ -500,13 +590,39 @@ class Slot:
             unlabelled=lane.unlabelled,
             recent_loss=self._kit.recent_loss(),
             event_time=lane.event_time,
-            created_ms=int(time.time() * 1000),
+            created_ms=now,
+            expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
+            key_id="" if plan.signing is None else plan.signing.key_id,
             journal=self._journal_number + with_journal,
             journal_offset=self._journal_offset,
             gaps=self.gaps,
             start=self._began,
             poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
         )
+        try:
+            plan.limits.check(sealed.manifest.size, sealed.manifest.unpacked_size)
+        except CorruptSnapshot as error:
+            raise Fatal(
+                f"lane {self.number} of lineage {plan.lineage} has grown too large, and nobody "
+                f"would take its snapshot: {error}",
+                hint="raise the limit here and where its snapshots are followed, or let the "
+                "model grow less; nothing that was committed is lost",
+            ) from error
+        return sealed
+
+    def _heartbeat(self) -> Record:
+        plan, now = self._plan, int(time.time() * 1000)
+        beat = Heartbeat(
+            app=plan.identity.app,
+            lineage=plan.lineage,
+            partition=self.number,
+            seq=self._parent_seq,
+            sha256=self._parent,
+            time_ms=now,
+            expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
+            key_id="" if plan.signing is None else plan.signing.key_id,
+        )
+        return heartbeat_record(beat, plan.topics["snapshots"], plan.signing)
 
     def confirm(self, part: Part, given: list[int]) -> None:
         """The checkpoint with this part is in the log; ``given`` are its records' offsets."""
@@ -516,8 +632,9 @@ class Slot:
             self._journal_number += 1
             self._journal_offset = given[part.journal_index] + 1
         if part.snapshot is not None:
+            self._must_seal = False
             self.seq = part.snapshot.manifest.seq
-            self._parent = part.snapshot.sha256
+            self._parent, self._parent_seq = part.snapshot.sha256, self.seq
             self._snapshot_next = part.snapshot.manifest.positions
             self.snapshot_created_ms = part.snapshot.manifest.created_ms
             self.published += 1
@@ -542,3 +659,8 @@ class Slot:
     def close(self) -> None:
         """Let go of the readers; what was not committed is void."""
         self._close_readers()
+
+
+def _promised(notes: Mapping[int, Mapping[str, Any]]) -> int:
+    """The number of the newest snapshot that is in the log, seen or not yet."""
+    return max((int(note.get("seq", 0)) for note in notes.values()), default=0)

@@ -13,26 +13,34 @@ compacted topic keeps at least two complete ones.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zstandard
 from msgspec import Struct
 
+from stream_update.bounds import Limits, measure, unpack
 from stream_update.errors import CorruptSnapshot, LineageMismatch
 from stream_update.events import Headers, Record, Tree
-from stream_update.signing import SigningKey, TrustedKeys
+from stream_update.heartbeat import Heartbeat, read_heartbeat
+from stream_update.refusals import Refusal
+from stream_update.signing import SigningKey, TrustedKeys, signature_headers
 
 __all__ = [
     "CHUNK_BYTES",
+    "KINDS",
     "Assembler",
     "Identity",
     "Manifest",
     "Snapshot",
+    "changed_sources",
     "open_payload",
+    "read_manifest",
     "records",
     "seal",
+    "signed_by",
     "state_digest",
     "tree_digest",
 ]
@@ -41,13 +49,19 @@ FORMAT = 1
 CODEC = "msgpack+zstd"
 CHUNK_BYTES = 900_000
 SLOTS = 3
-MAX_PAYLOAD_BYTES = 1 << 30
-MAX_UNPACKED_BYTES = 4 << 30
+KINDS = (b"chunk", b"manifest", b"heartbeat")
 MAX_OPEN = 3 * SLOTS
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_DIGITS = 18
+MAX_TIME_MS = 1 << 50
 
 
 class Identity(Struct, frozen=True, kw_only=True):
-    """What has to agree between a lane and a snapshot before it may be restored."""
+    """What has to agree between a lane and a snapshot before it may be restored.
+
+    Only ``sources`` may differ: the user's own modules that the configuration names, with
+    the SHA-256 of each file. See :func:`changed_sources`.
+    """
 
     app: str
     lineage: str
@@ -59,6 +73,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     versions: dict[str, str]
     seed: int
+    sources: dict[str, str] = {}
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +86,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     that the log lost before they were learned, and that a person has agreed to go on
     without: (partition, first offset missing, offset where learning went on). ``start``
     is where the lineage began, and ``poisoned`` are the events (partition, offset) since
-    the snapshot before that broke the learner and were set aside.
+    the snapshot before that broke the learner and were set aside. From ``expires_ms`` on
+    no follower adopts it, unless a heartbeat renews it. ``key_id`` is that of the key which
+    signs it, empty without one.
     """
 
     format: int
@@ -98,6 +115,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gaps: list[tuple[int, int, int]] = []
     start: dict[str, int] = {}
     poisoned: list[tuple[int, int]] = []
+    expires_ms: int | None = None
+    key_id: str = ""
 
     @property
     def positions(self) -> dict[int, int]:
@@ -111,10 +130,11 @@ class Snapshot(Struct, frozen=True):
     manifest: Manifest
     sha256: str
     payload: bytes
+    limits: Limits = Limits()
 
     def state(self) -> Tree:
         """The tree of plain values; raises :class:`CorruptSnapshot`."""
-        return open_payload(self.manifest, self.payload)
+        return open_payload(self.manifest, self.payload, self.limits)
 
 
 def tree_digest(packed: bytes) -> str:
@@ -154,25 +174,64 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest)
 
 
-def open_payload(manifest: Manifest, payload: bytes) -> Tree:
-    """Check, decompress and parse a payload; raises :class:`CorruptSnapshot`."""
-    where = f"snapshot {manifest.seq} of lineage {manifest.identity.lineage}"
-    if len(payload) != manifest.size or hashlib.sha256(payload).hexdigest() != manifest.sha256:
-        raise CorruptSnapshot(f"{where}: the payload is not the one that the manifest describes")
-    if manifest.unpacked_size > MAX_UNPACKED_BYTES:
-        raise CorruptSnapshot(f"{where}: claims to unpack to {manifest.unpacked_size} bytes")
+def read_manifest(value: bytes) -> Manifest:
+    """The inverse of :func:`encode_manifest`; raises :class:`CorruptSnapshot`."""
+    if len(value) > MAX_MANIFEST_BYTES:
+        raise CorruptSnapshot(f"a manifest of {len(value)} bytes", reason="too-large")
     try:
-        # Bounded by what the manifest says, so a decompression bomb stops there.
-        with zstandard.ZstdDecompressor().stream_reader(payload) as stream:
-            packed = stream.read(manifest.unpacked_size + 1)
-    except zstandard.ZstdError as error:
-        raise CorruptSnapshot(f"{where}: cannot be decompressed: {error}") from error
-    if len(packed) != manifest.unpacked_size or tree_digest(packed) != manifest.digest:
-        raise CorruptSnapshot(f"{where}: the state is not the one that the manifest describes")
+        manifest = msgspec.json.decode(value, type=Manifest)
+        places = {**manifest.positions, **{int(p): at for p, at in manifest.start.items()}}
+    except RecursionError as error:
+        raise CorruptSnapshot("the manifest is nested too deep", reason="too-deep") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        reason = "truncated" if "truncated" in str(error) else "not-a-snapshot"
+        raise CorruptSnapshot(f"the manifest cannot be parsed: {error}", reason=reason) from error
+    numbers = (
+        manifest.partition, manifest.seq, manifest.size, manifest.unpacked_size,
+        manifest.journal, manifest.journal_offset, *places, *places.values(),
+    )  # fmt: skip
+    times = manifest.created_ms, manifest.expires_ms or 0
+    if min(numbers) < 0 or not 0 <= min(times) <= max(times) < MAX_TIME_MS:
+        raise CorruptSnapshot("a number of the manifest is impossible", reason="not-a-snapshot")
+    if not math.isfinite(manifest.recent_loss):
+        raise CorruptSnapshot(f"a recent loss of {manifest.recent_loss}", reason="non-finite")
+    if manifest.format != FORMAT or manifest.codec != CODEC:
+        raise CorruptSnapshot(
+            f"it has format {manifest.format} ({manifest.codec}); this version reads {FORMAT} "
+            f"({CODEC})",
+            reason="other-format",
+        )
+    if manifest.chunks != max(1, -(-manifest.size // CHUNK_BYTES)):
+        raise CorruptSnapshot(
+            f"it claims {manifest.size} bytes in {manifest.chunks} chunks", reason="bad-chunks"
+        )
+    return manifest
+
+
+def open_payload(manifest: Manifest, payload: bytes, limits: Limits = Limits()) -> Tree:  # noqa: B008
+    """Check, decompress and parse a payload; raises :class:`CorruptSnapshot`.
+
+    What it takes in memory is bounded by ``limits`` at each step.
+    """
     try:
-        return msgspec.msgpack.decode(packed)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptSnapshot(f"{where}: the state cannot be parsed: {error}") from error
+        limits.check(manifest.size, manifest.unpacked_size)
+        if len(payload) != manifest.size or hashlib.sha256(payload).hexdigest() != manifest.sha256:
+            raise CorruptSnapshot(
+                "the payload is not the one that the manifest describes", reason="bad-digest"
+            )
+        packed = unpack(payload, manifest.unpacked_size)
+        if len(packed) != manifest.unpacked_size or tree_digest(packed) != manifest.digest:
+            raise CorruptSnapshot(
+                "the state is not the one that the manifest describes", reason="bad-digest"
+            )
+        measure(packed, limits)
+        try:
+            return msgspec.msgpack.decode(packed)
+        except (msgspec.MsgspecError, RecursionError, ValueError, TypeError) as error:
+            raise CorruptSnapshot(f"the state cannot be parsed: {error}") from error
+    except CorruptSnapshot as error:
+        where = f"snapshot {manifest.seq} of lineage {manifest.identity.lineage}"
+        raise CorruptSnapshot(f"{where}: {error}", reason=error.reason, hint=error.hint) from error
 
 
 def records(snapshot: Snapshot, topic: str, signing: SigningKey | None = None) -> list[Record]:
@@ -180,6 +239,7 @@ def records(snapshot: Snapshot, topic: str, signing: SigningKey | None = None) -
     manifest = snapshot.manifest
     prefix = f"{manifest.identity.lineage}/{manifest.seq % SLOTS}/"
     common = (
+        ("app", manifest.identity.app.encode()),
         ("lineage", manifest.identity.lineage.encode()),
         ("seq", str(manifest.seq).encode()),
     )
@@ -194,9 +254,7 @@ def records(snapshot: Snapshot, topic: str, signing: SigningKey | None = None) -
         for number, start in enumerate(range(0, max(1, len(snapshot.payload)), CHUNK_BYTES))
     ]
     encoded = encode_manifest(manifest)
-    signature: Headers = ()
-    if signing is not None:
-        signature = (("key-id", signing.key_id.encode()), ("signature", signing.sign(encoded)))
+    signature = signature_headers(signing, encoded, "manifest")
     made.append(
         Record(
             topic,
@@ -209,82 +267,208 @@ def records(snapshot: Snapshot, topic: str, signing: SigningKey | None = None) -
     return made
 
 
+class _Chunk(NamedTuple):
+    offset: int
+    value: bytes
+
+
 class Assembler:
     """Puts snapshots of one lineage together from the records of one partition.
 
-    Records may come in any order and in overlapping ranges; a snapshot exists only
-    once its manifest and all of its chunks are there and the hash is right. What
-    claims to be part of one and is malformed is described in ``refused``. With
-    ``trusted`` keys, a manifest that none of them signed is refused before it is parsed.
+    Records may be read in any order and in overlapping ranges, as long as ``offset`` says
+    where each of them stands; without it they are taken to be in their order. A snapshot
+    exists only once its manifest is there, and before it, in their order, all of its
+    chunks. What is not taken is in ``refused``, with its reason. With ``trusted`` keys, a
+    manifest that none of them signed is refused before it is parsed. ``app`` and
+    ``partition`` are those that manifests have to be of, None for any.
+
+    Records of other lineages are none of its business; a heartbeat of its own is in
+    ``heartbeat``, the newest of them.
     """
 
-    def __init__(self, lineage: str, trusted: TrustedKeys | None = None) -> None:
+    def __init__(
+        self,
+        lineage: str,
+        trusted: TrustedKeys | None = None,
+        *,
+        app: str | None = None,
+        partition: int | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - it never changes
+    ) -> None:
         self._lineage = lineage
         self._trusted = trusted
+        self._app = app
+        self._partition = partition
+        self._limits = limits
         self._name = lineage.encode()
-        self._chunks: dict[int, dict[int, bytes]] = {}
+        self._chunks: dict[int, dict[int, _Chunk]] = {}
+        self._held = 0
+        self._next = 0
+        self._offsets: dict[int, int] = {}
         self.manifests: dict[int, tuple[Manifest, str]] = {}
-        self.refused: list[str] = []
+        self.heartbeat: Heartbeat | None = None
+        self._heard = -1
+        self.refused: list[Refusal] = []
 
-    def add(self, value: bytes | None, headers: Headers) -> int | None:
+    def add(self, value: bytes | None, headers: Headers, offset: int | None = None) -> int | None:
         """Take one record; returns the seq if it was a manifest of this lineage."""
-        fields = dict(headers)
-        kind = fields.get("kind")
-        if value is None or kind is None or fields.get("lineage") != self._name:
+        offset = self._next if offset is None else offset
+        self._next = offset + 1
+        if value is None:
             return None
+        fields = dict(headers)
         try:
-            seq = int(fields.get("seq", b""))
-            if kind == b"chunk":
-                self._add_chunk(seq, int(fields["i"]), value)
-            elif kind == b"manifest":
-                if self._trusted is not None:
-                    _verify(self._trusted, fields, value)
-                manifest = msgspec.json.decode(value, type=Manifest)
-                if manifest.seq != seq or manifest.identity.lineage != self._lineage:
-                    raise ValueError("the manifest and its headers disagree")
-                self.manifests[seq] = (manifest, hashlib.sha256(value).hexdigest())
-                return seq
-        except (ValueError, KeyError, msgspec.MsgspecError) as error:
-            self.refused.append(f"a {kind.decode(errors='replace')} record is malformed: {error}")
+            if self._is_ours(fields):
+                return self._add(fields, value, offset)
+        except CorruptSnapshot as error:
+            kind = fields.get("kind", b"?").decode(errors="replace")
+            self.refused.append(Refusal(error.reason, f"a {kind:.20} record: {error}", offset))
         return None
 
-    def _add_chunk(self, seq: int, number: int, value: bytes) -> None:
-        if len(value) > CHUNK_BYTES or not 0 <= number < MAX_PAYLOAD_BYTES // CHUNK_BYTES:
-            raise ValueError(f"chunk {number} of {len(value)} bytes")
-        self._chunks.setdefault(seq, {})[number] = value
+    def _is_ours(self, fields: Mapping[str, bytes]) -> bool:
+        kind, lineage = fields.get("kind"), fields.get("lineage")
+        if kind not in KINDS or lineage is None:
+            raise CorruptSnapshot("it does not say what it is", reason="not-a-snapshot")
+        app = fields.get("app")
+        if self._app is not None and app is not None and app != self._app.encode():
+            if kind == b"chunk":
+                return False  # its manifest is counted
+            raise CorruptSnapshot(
+                f"it is of app {app.decode(errors='replace'):.200}", reason="other-app"
+            )
+        return lineage == self._name
+
+    def _add(self, fields: Mapping[str, bytes], value: bytes, offset: int) -> int | None:
+        seq = _number(fields, "seq")
+        if fields["kind"] == b"chunk":
+            self._add_chunk(seq, _number(fields, "i"), _Chunk(offset, value))
+            return None
+        if fields["kind"] == b"heartbeat":
+            self._add_heartbeat(fields, value, offset)
+            return None
+        if self._trusted is not None:
+            self._trusted.check(fields, value, "manifest")
+        manifest = read_manifest(value)
+        self._check_place(manifest.identity.app, manifest.partition)
+        if manifest.seq != seq or manifest.identity.lineage != self._lineage:
+            raise CorruptSnapshot("the manifest and its headers disagree", reason="bad-headers")
+        self._limits.check(manifest.size, manifest.unpacked_size)
+        if offset >= self._offsets.get(seq, 0):
+            self.manifests[seq] = (manifest, hashlib.sha256(value).hexdigest())
+            self._offsets[seq] = offset
+            # What is written under its number behind it is none of its chunks.
+            for number, chunk in list(self._chunks.get(seq, {}).items()):
+                if chunk.offset > offset:
+                    self._drop(seq, number)
+        return seq
+
+    def _check_place(self, app: str, partition: int) -> None:
+        if self._app is not None and app != self._app:
+            raise CorruptSnapshot(f"it is of app {app:.200}", reason="other-app")
+        if self._partition is not None and partition != self._partition:
+            raise CorruptSnapshot(f"it is of partition {partition}", reason="other-partition")
+
+    def _add_heartbeat(self, fields: Mapping[str, bytes], value: bytes, offset: int) -> None:
+        if self._trusted is not None:
+            self._trusted.check(fields, value, "heartbeat")
+        beat = read_heartbeat(value)
+        self._check_place(beat.app, beat.partition)
+        if beat.lineage != self._lineage:
+            raise CorruptSnapshot("the heartbeat and its headers disagree", reason="bad-headers")
+        last = self.heartbeat
+        if last is None or (beat.seq, beat.time_ms) > (last.seq, last.time_ms):
+            self.heartbeat, self._heard = beat, offset
+        elif offset > self._heard:
+            raise CorruptSnapshot("an older heartbeat after a newer one", reason="rollback")
+
+    def _add_chunk(self, seq: int, number: int, chunk: _Chunk) -> None:
+        if len(chunk.value) > CHUNK_BYTES or number * CHUNK_BYTES >= self._limits.max_bytes:
+            raise CorruptSnapshot(
+                f"chunk {number} of {len(chunk.value)} bytes", reason="bad-chunks"
+            )
+        if chunk.offset > self._offsets.get(seq, chunk.offset):
+            return  # its manifest has been seen before it
+        chunks = self._chunks.setdefault(seq, {})
+        known = chunks.get(number)
+        if known is None or known.offset < chunk.offset:
+            self._drop(seq, number)
+            self._chunks.setdefault(seq, {})[number] = chunk
+            self._held += len(chunk.value)
         # Chunks whose manifest never comes must not pile up for ever.
-        while len(self._chunks) > MAX_OPEN:
-            del self._chunks[next(iter(self._chunks))]
+        while len(self._chunks) > MAX_OPEN or (
+            self._held > 2 * self._limits.max_bytes and len(self._chunks) > 1
+        ):
+            oldest = next(iter(self._chunks))
+            for held in list(self._chunks[oldest]):
+                self._drop(oldest, held)
+
+    def _drop(self, seq: int, number: int) -> None:
+        chunks = self._chunks.get(seq, {})
+        chunk = chunks.pop(number, None)
+        if chunk is not None:
+            self._held -= len(chunk.value)
+        if not chunks:
+            self._chunks.pop(seq, None)
+
+    def offset_of(self, seq: int) -> int:
+        """Where the manifest with this number stands."""
+        return self._offsets[seq]
 
     def complete(self, seq: int) -> Snapshot | None:
         """The snapshot if all of it is there, else None; raises :class:`CorruptSnapshot`."""
         manifest, sha256 = self.manifests[seq]
         where = f"snapshot {seq} of lineage {self._lineage}"
-        if manifest.size > MAX_PAYLOAD_BYTES or manifest.chunks * CHUNK_BYTES > MAX_PAYLOAD_BYTES:
-            raise CorruptSnapshot(f"{where}: claims {manifest.size} bytes")
-        chunks = self._chunks.get(seq, {})
-        if any(number not in chunks for number in range(manifest.chunks)):
+        held = self._chunks.get(seq, {})
+        if any(number not in held for number in range(manifest.chunks)):
             return None
-        payload = b"".join(chunks[number] for number in range(manifest.chunks))
+        chunks = [held[number] for number in range(manifest.chunks)]
+        offsets = [chunk.offset for chunk in chunks]
+        if offsets != sorted(offsets):
+            raise CorruptSnapshot(f"{where}: its chunks are out of order", reason="bad-chunks")
+        payload = b"".join(chunk.value for chunk in chunks)
+        if len(payload) < manifest.size:
+            raise CorruptSnapshot(
+                f"{where}: {len(payload)} bytes of {manifest.size}", reason="truncated"
+            )
         if hashlib.sha256(payload).hexdigest() != manifest.sha256:
-            raise CorruptSnapshot(f"{where}: the chunks are not those of its manifest")
-        return Snapshot(manifest, sha256, payload)
+            raise CorruptSnapshot(
+                f"{where}: the chunks are not those of its manifest", reason="bad-chunks"
+            )
+        return Snapshot(manifest, sha256, payload, self._limits)
+
+    def discard(self, seq: int) -> None:
+        """Drop what belongs to one snapshot."""
+        for number in list(self._chunks.get(seq, {})):
+            self._drop(seq, number)
+        self.manifests.pop(seq, None)
+        self._offsets.pop(seq, None)
 
     def forget(self, below: int) -> None:
         """Drop what belongs to snapshots before ``below``."""
-        for parts in (self._chunks, self.manifests):
-            for seq in [seq for seq in parts if seq < below]:
-                del parts[seq]
+        for seq in {*self._chunks, *self.manifests}:
+            if seq < below:
+                self.discard(seq)
 
 
-def _verify(trusted: TrustedKeys, fields: Mapping[str, bytes | None], value: bytes) -> None:
-    name, signature = fields.get("key-id"), fields.get("signature")
-    if name is None or signature is None:
-        raise ValueError("it is not signed")
-    if not trusted.knows(name):
-        raise ValueError("it is signed with a key that is not trusted")
-    if not trusted.verify(name, signature, value):
-        raise ValueError("its signature is wrong")
+def _number(fields: Mapping[str, bytes], name: str) -> int:
+    text = fields.get(name) or b""
+    if not text.isdigit() or len(text) > MAX_DIGITS:
+        raise CorruptSnapshot(f"its header {name} is {text[:40]!r}", reason="bad-headers")
+    return int(text)
+
+
+def signed_by(value: bytes, headers: Headers, trusted: TrustedKeys | None) -> str:
+    """Whose signature a manifest record has, in a word or two, for people."""
+    fields = dict(headers)
+    name = fields.get("key-id")
+    key = "" if name is None else name.decode(errors="replace")
+    if trusted is None:
+        return f"{key:.40} (not checked)" if key and fields.get("signature") else "unsigned"
+    try:
+        trusted.check(fields, value, "manifest")
+    except CorruptSnapshot as error:
+        return error.reason if error.reason == "unsigned" else f"{error.reason} {key:.40}"
+    return key
 
 
 def check_identity(manifest: Manifest, expected: Identity) -> None:
@@ -314,8 +498,23 @@ def check_identity(manifest: Manifest, expected: Identity) -> None:
         if old.split(".")[:2] != new.split(".")[:2]:
             changed.append(f"{library} {old} -> {new}")
     if found.learner != expected.learner or found.fingerprint != expected.fingerprint or changed:
-        what = "; ".join(changed) or "the code that builds the learner"
+        code = "; ".join(changed_sources(manifest, expected)) or "the code that builds the learner"
+        what = "; ".join(changed) or code
         raise LineageMismatch(f"{where} was made by another learner; changed: {what}", hint=rebuild)
+
+
+def changed_sources(manifest: Manifest, expected: Identity) -> list[str]:
+    """The user's own modules whose file is not the one that a snapshot was made with.
+
+    An edit may be a comment, or change all that is learned from now on: nobody but
+    ``snapshots verify`` can tell, so this is a reason to warn and not to refuse.
+    """
+    found = manifest.identity.sources
+    return [
+        f"the source of module {name} (SHA-256 {found[name][:16]}... -> {sha256[:16]}...)"
+        for name, sha256 in sorted(expected.sources.items())
+        if found.get(name, sha256) != sha256
+    ]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stream_update.cadence import Cadence
-from stream_update.errors import LineageMismatch, Overtaken, Refused, Transient
+from stream_update.errors import LineageMismatch, LogGap, Overtaken, Refused, Transient, Unreadable
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
 from stream_update.protocols import Member, Publication, Publisher, Reader
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 IDLE_S = 0.2
 DRAIN_S = 60.0
 ASK_S = 1.0
+LOOK_S = 1.0
 PATIENCE_S = 120.0
 
 
@@ -36,7 +37,9 @@ class Worker:
     ``ends`` stops the worker when the whole topic has been learned up to these
     offsets, by whichever members; ``max_events`` after so many events here;
     ``stop_when`` as soon as it returns True. ``accept_gap``: a lane whose next events the
-    log no longer holds goes on behind the gap instead of stopping. ``on_progress`` is
+    log no longer holds goes on behind the gap instead of stopping. ``successors`` gives the
+    plans by which to go on when another lineage has been promoted, the first that fits
+    its snapshots is taken; none if nothing has changed. ``on_progress`` is
     called after every poll, ``on_checkpoint`` after every committed checkpoint.
     """
 
@@ -58,6 +61,7 @@ class Worker:
         on_progress: Callable[[Worker], None] | None = None,
         on_checkpoint: Callable[[Worker], None] | None = None,
         accept_gap: bool = False,
+        successors: Callable[[], Iterable[Plan]] | None = None,
         idle_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +83,9 @@ class Worker:
         self._on_checkpoint = on_checkpoint
         self._clock = clock
         self._accept_gap = accept_gap
+        self._successors = successors
+        self._look_at = clock() + LOOK_S
+        self._unfit = ""
         self._halted: dict[int, Overtaken] = {}
         self._stopping = False
         self._flying: tuple[list[Part], Publication] | None = None
@@ -93,6 +100,11 @@ class Worker:
     def stop(self) -> None:
         """Finish the batch, checkpoint, leave the group. Safe to call from a signal handler."""
         self._stopping = True
+
+    @property
+    def lineage(self) -> str:
+        """The lineage that the lanes learn now; a promotion changes it."""
+        return self._plan.lineage
 
     @property
     def standing_by(self) -> bool:
@@ -112,6 +124,9 @@ class Worker:
             raise next(iter(self._halted.values()))
 
     def _turn(self) -> None:
+        if self._successors is not None and self._clock() >= self._look_at:
+            self._look_at = self._clock() + LOOK_S
+            self._succeed([*self._successors()])
         try:
             poll = self._member.poll(IDLE_S, self._max_poll_records)
         except Overtaken as gap:
@@ -152,6 +167,7 @@ class Worker:
         if self._single:
             self._gain_single()
             return
+        self._plan.grow(max(partitions) + 1)
         committed = self._committed(partitions)
         for partition in sorted(partitions):
             slot = Slot(partition, [partition], self._plan, self._reader)
@@ -164,16 +180,27 @@ class Worker:
             slot.close()
         self.slots.clear()
         committed = self._committed(sorted(self._owned))
-        warm, self._standby = self._standby, None
-        if warm is not None and warm.partitions == sorted(self._owned):
-            slot = warm
+        own = self._warm_slot(committed)
+        if own is None:
+            own = Slot(0, self._owned, self._plan, self._reader)
+            self._restore(own, committed)
+        self.slots[0] = own
+        self._resume(own)
+
+    def _warm_slot(self, committed: Mapping[int, Committed | None]) -> Slot | None:
+        """The stand-by's lane at the end of the journal, if it can get there."""
+        slot, self._standby = self._standby, None
+        if slot is None or slot.partitions != sorted(self._owned):
+            return None
+        try:
             self._catch_up(slot, committed)
+        except LogGap as gap:
+            logger.warning("the stand-by is of no use, going back to the last snapshot: %s", gap)
+            slot.close()
+            return None
+        with self._member.busy():
             slot.take_over(committed)
-        else:
-            slot = Slot(0, self._owned, self._plan, self._reader)
-            self._restore(slot, committed)
-        self.slots[0] = slot
-        self._resume(slot)
+        return slot
 
     def _committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:
         """The barrier: returns when no checkpoint of a former owner is under way."""
@@ -198,31 +225,33 @@ class Worker:
                 before, committed = committed, self._committed(slot.partitions)
                 if committed == before:
                     raise
-        if self._plan.journal:
+        if slot.keeps_journal:
             self._catch_up(slot, committed)
 
     def _catch_up(self, slot: Slot, committed: Mapping[int, Committed | None]) -> None:
-        """Learn what the journal has, which is all that is committed.
+        """Learn what the journal has, which is all that the group has committed.
 
-        Its end may be hidden for a while, by a transaction that a dead process left open.
+        The two are decided together, but the one may be seen before the other.
         """
-        deadline = self._clock() + DRAIN_S
+        deadline, learned = self._clock() + DRAIN_S, 1
         while True:
             try:
-                hidden = slot.journal_done()
                 with self._member.busy():
-                    slot.follow_journal(IDLE_S if hidden else 0.0)
-                if slot.journal_done() and slot.has_reached(committed):
+                    learned = slot.follow_journal(0.0 if learned else IDLE_S)
+                if slot.journal_done(committed):
                     return
-                if self._clock() > deadline:
-                    raise Transient(
-                        f"the journal of lineage {self._plan.lineage} does not reach the committed "
-                        f"offsets {committed} within {DRAIN_S:.0f} s",
-                        hint="a transaction that hangs may hide its end; start again",
-                    )
             except PoisonEvent as event:
                 slot.poisoned_by(event)
                 slot.restore(self._member.committed(slot.partitions))
+                learned = 1
+            if learned:
+                deadline = self._clock() + DRAIN_S
+            elif self._clock() > deadline:
+                raise Transient(
+                    f"{self._plan.topics['journal']} does not reach what the group has committed "
+                    f"of {self._plan.source_topic}: {dict(committed)}",
+                    hint="is a transaction hanging there? Start again when its end can be read",
+                )
 
     def _resume(self, slot: Slot) -> None:
         if self._on_slot is not None:
@@ -248,11 +277,16 @@ class Worker:
         )
 
     def _overtaken(self, gap: Overtaken) -> None:
-        """The log has deleted what a lane would have read next."""
+        """The log has deleted, or damaged, what a lane would have read next."""
         slot = self.slots.get(0 if self._single else gap.partition)
         if slot is None:
             raise gap
         self._settle()
+        if isinstance(gap, Unreadable):
+            slot.accept(gap)
+            self._member.resume_at(gap.partition, gap.first)
+            self._cadence.advance(1)
+            return
         gap = slot.gap_before(gap.partition) or gap
         if self._accept_gap:
             slot.accept(gap)
@@ -289,6 +323,62 @@ class Worker:
         except PoisonEvent as event:
             self._standby.poisoned_by(event)
             self._standby.restore({})
+        except LogGap as gap:
+            # The log may drop what the newest snapshot has learned before a slow stand-by has.
+            behind = self._standby.seq
+            self._standby.restore({})
+            if self._standby.seq <= behind:
+                raise
+            logger.info("the stand-by was behind, going on from a newer snapshot: %s", gap)
+
+    # -- another lineage takes over
+
+    def _succeed(self, plans: Sequence[Plan]) -> None:
+        """Go on with the lineage that was promoted, behind what has been said so far.
+
+        Its lanes are restored as at a start: they learn in silence from their snapshots to
+        the group's offsets, and speak from there on. If none of the plans fits, the
+        lanes go on as they are.
+        """
+        if not plans or not self.checkpoint():
+            return
+        why = ""
+        for plan in plans:
+            try:
+                slots = [self._succeeding(slot, plan) for slot in self.slots.values()]
+                if not slots:
+                    Slot(0, plan.partitions()[:1], plan, self._reader).restore({})
+            except (LineageMismatch, LogGap) as error:
+                why = f"{error}. {error.hint}"
+                continue
+            logger.info("lineage %s takes over from %s", plan.lineage, self._plan.lineage)
+            for old in [*self.slots.values(), self._standby]:
+                if old is not None:
+                    old.close()
+            self._plan, self._standby, self._unfit = plan, None, ""
+            self.slots = {slot.number: slot for slot in slots}
+            for slot in slots:
+                self._resume(slot)
+            self._next_checkpoint()
+            return
+        if why != self._unfit:
+            self._unfit = why
+            logger.error(
+                "lineage %s was promoted, but this process cannot go on with it, and learns %s "
+                "until it is started with the configuration that fits: %s",
+                plans[0].lineage,
+                self._plan.lineage,
+                why,
+            )
+
+    def _succeeding(self, slot: Slot, plan: Plan) -> Slot:
+        heir = Slot(slot.number, slot.partitions, plan, self._reader)
+        self._restore(heir, self._committed(slot.partitions))
+        for partition in heir.partitions:
+            gap = heir.gap_before(partition)
+            if gap is not None and not self._accept_gap:
+                raise gap
+        return heir
 
     # -- feeding
 
@@ -382,8 +472,15 @@ class Worker:
             self._cadence.refused(now, begun=False)
             return False
         snapshot = final or self._cadence.snapshot_due(now)
+        beat = self._cadence.heartbeat_due(now)
         prepared = [
-            slot.part(snapshot=snapshot, metrics=self._report(slot)) for slot in self.slots.values()
+            slot.part(
+                snapshot=snapshot,
+                metrics=self._report(slot),
+                # A lane that has stopped is not to look alive.
+                heartbeat=beat and slot.number not in self._halted,
+            )
+            for slot in self.slots.values()
         ]
         parts = [part for part in prepared if part is not None]
         self._cadence.begun(now, self._clock() - now if snapshot and parts else None)

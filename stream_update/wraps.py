@@ -39,6 +39,12 @@ class BackgroundTwin:
         """Whether there is a learner in the background."""
         return self._background is not None
 
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The one that predicts as ``active``, and ``background`` if it is there."""
+        background = {} if self._background is None else {"background": self._background}
+        return {"active": self._active, **background}
+
     def predict(self, features: Sequence[Features]) -> Predictions:
         return self._active.predict(features)
 

@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import broker
+
+settings.register_profile("long", max_examples=10_000)
 
 FOLDER = pytest.StashKey[Path]()
 OWNER = pytest.StashKey[int]()

@@ -20,7 +20,7 @@ import sys
 import click
 
 import stream_update
-from stream_update.cli import events, keys, running, snapshots
+from stream_update.cli import events, keys, lineages, running, snapshots, why
 from stream_update.cli.options import errors
 from stream_update.errors import StreamUpdateError
 
@@ -87,5 +87,12 @@ def command(log_level: str) -> None:
     )
 
 
-for one in (*running.commands, *events.commands, *snapshots.commands, *keys.commands):
+for one in (
+    *running.commands,
+    *lineages.commands,
+    *events.commands,
+    *snapshots.commands,
+    *why.commands,
+    *keys.commands,
+):
     command.add_command(one)

@@ -110,12 +110,15 @@ def topics() -> None:
 @topics.command("create")
 @configured
 def topics_create(config: Config) -> None:
-    """Create those that do not exist."""
+    """Create those that do not exist, and add the partitions that [source] asks for."""
     with assemble.open_log(config) as log:
         created = assemble.create_topics(config, log)
+        grown = assemble.grow_topics(config, log)
     for name in created:
         click.echo(f"created {name}")
-    if not created:
+    for name in grown:
+        click.echo(f"added partitions to {name}")
+    if not created and not grown:
         click.echo("every topic exists already")
 
 

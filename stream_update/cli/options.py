@@ -15,11 +15,21 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from stream_update.config import load
+from stream_update.config import Config, load
 
-__all__ = ["configured", "errors", "json_option", "on_signals", "print_json", "print_table"]
+__all__ = [
+    "configured",
+    "errors",
+    "json_option",
+    "on_signals",
+    "print_json",
+    "print_table",
+    "reload",
+]
 
 R = TypeVar("R")
+
+RELOAD = "stream_update.reload"
 
 errors = Console(stderr=True)
 
@@ -41,9 +51,16 @@ def configured(function: Callable[..., R]) -> Callable[..., R]:
         for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
             if folder not in sys.path:
                 sys.path.append(folder)
+        click.get_current_context().meta[RELOAD] = functools.partial(load, path, overrides)
         return function(config=load(path, overrides), **options)
 
     return wrapper
+
+
+def reload() -> Config:
+    """The configuration of this command as its files are by now."""
+    config: Config = click.get_current_context().meta[RELOAD]()
+    return config
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 from rich.console import Console
 
 from stream_update import assemble
@@ -19,11 +20,14 @@ from stream_update.cli.options import (
     json_option,
     on_signals,
     print_json,
+    reload,
 )
 from stream_update.config import Config
 from stream_update.demo import run_demo
 from stream_update.events import TopicPartition
+from stream_update.freshness import WhenStale
 from stream_update.protocols import Log, Reader
+from stream_update.refusals import REASONS
 from stream_update.view import View, summary_lines
 
 __all__ = ["commands"]
@@ -67,6 +71,7 @@ def run(
             max_events=max_events,
             stop_when=stop_when,
             accept_gap=accept_gap,
+            reload=reload,
             on_progress=view.progress,
             on_checkpoint=view.checkpoint,
         )
@@ -109,9 +114,30 @@ def _lag_of(
 @configured
 @click.option("--until-end", is_flag=True, help="Stop at the log's end as it is now.")
 @click.option("--max-events", type=click.IntRange(min=1), help="Stop after so many events.")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="A model is stale when nothing was heard of its trainer for so long.",
+)
+@click.option(
+    "--when-stale",
+    type=click.Choice(["warn", "flag", "refuse"]),
+    help="Predict and log it, say so in each prediction, or stop predicting until it is fresh.",
+)
 @json_option
-def score(config: Config, until_end: bool, max_events: int | None, as_json: bool) -> None:
+def score(
+    config: Config,
+    until_end: bool,
+    max_events: int | None,
+    max_age: float | None,
+    when_stale: WhenStale | None,
+    as_json: bool,
+) -> None:
     """Predict the events of a topic with the newest model, into APP.predictions."""
+    given = {"max_age": max_age, "when_stale": when_stale}
+    changed = {key: value for key, value in given.items() if value is not None}
+    config = replace(config, score=replace(config.score, **changed))
     logger = logging.getLogger("stream_update")
     with assemble.open_log(config) as log:
         process = assemble.ScorerProcess(
@@ -136,6 +162,10 @@ def score(config: Config, until_end: bool, max_events: int | None, as_json: bool
         f"{report['predictions']:,} predictions, {report['dead_letters']:,} dead letters, in "
         f"{report['elapsed_s']:.1f} s; last model learned up to {report['learned_up_to']}"
     )
+    if report["stale"]:
+        click.echo(f"{report['stale']:,} predictions were made by a stale model")
+    for reason, count in sorted(report["refused"].items()):
+        click.echo(f"{count:,} refused on the snapshot topic: {reason} ({REASONS[reason]})")
 
 
 @click.command()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any, NamedTuple
 
 import click
 import orjson
 
 from stream_update import assemble
+from stream_update.cli.diff import diff
+from stream_update.cli.exchange import export_command, import_command
 from stream_update.cli.options import (
     configured,
     json_option,
@@ -20,7 +23,7 @@ from stream_update.events import TopicPartition
 from stream_update.proof import Verdict, held_snapshots, verify
 from stream_update.protocols import Log
 from stream_update.restore import Journal, read_range
-from stream_update.snapshot import Assembler, Manifest
+from stream_update.snapshot import Assembler, Manifest, signed_by
 
 __all__ = ["commands"]
 
@@ -30,25 +33,47 @@ def snapshots() -> None:
     """The snapshots of an application."""
 
 
-def _manifests(config: Config, log: Log) -> list[Manifest]:
-    """Every manifest on the snapshot topic, of the configured lineage, oldest first."""
+class _Listed(NamedTuple):
+    manifest: Manifest
+    signed: str
+    """By which key, or what is wrong with that."""
+    good: bool
+    """Whether who has the configured trusted keys takes it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**orjson.loads(_manifest_json(self.manifest)), "signed": self.signed}
+
+
+def _manifests(config: Config, log: Log) -> list[_Listed]:
+    """Every manifest on the snapshot topic, of the configured lineage, oldest first.
+
+    Also those that nobody who trusts the configured keys would take: this is where a
+    person looks for them.
+    """
     topic = config.topic("snapshots")
     info = log.topics().get(topic)
     if info is None:
         raise ConfigError(
             f"{config.log} has no topic {topic!r}", hint="nothing has been trained there yet"
         )
-    found: list[Manifest] = []
+    trusted = assemble.trusted_keys(config)
+    found: list[_Listed] = []
     with log.reader() as reader:
         for partition in range(info.partitions):
             where = TopicPartition(topic, partition)
-            assembler = Assembler(config.lineage_name)
+            assembler = Assembler(config.lineage_name, app=config.app, partition=partition)
+            held: list[_Listed] = []
             first = reader.beginning_offsets([where])[where]
             for batch in read_range(reader, where, first, reader.end_offsets([where])[where]):
                 for value, headers in zip(batch.values, batch.headers, strict=True):
-                    if dict(headers).get("kind") == b"manifest":
-                        assembler.add(value, headers)
-            found += [assembler.manifests[seq][0] for seq in sorted(assembler.manifests)]
+                    if value is None or dict(headers).get("kind") != b"manifest":
+                        continue
+                    seq = assembler.add(value, headers)
+                    if seq is not None:
+                        signed = signed_by(value, headers, trusted)
+                        good = trusted is None or trusted.knows(signed.encode())
+                        held.append(_Listed(assembler.manifests[seq][0], signed, good))
+            found += sorted(held, key=lambda one: one.manifest.seq)
     return found
 
 
@@ -58,12 +83,22 @@ def _manifests(config: Config, log: Log) -> list[Manifest]:
 def snapshots_list(config: Config, as_json: bool) -> None:
     """The snapshots that the log still holds."""
     with assemble.open_log(config) as log:
-        manifests = _manifests(config, log)
+        config = assemble.live(config, log)
+        listed = _manifests(config, log)
     if as_json:
-        print_json([orjson.loads(_manifest_json(manifest)) for manifest in manifests])
+        print_json([one.as_dict() for one in listed])
         return
     print_table(
-        ["lineage", "partition", "snapshot", "learned up to", "events", "bytes", "published"],
+        [
+            "lineage",
+            "partition",
+            "snapshot",
+            "learned up to",
+            "events",
+            "bytes",
+            "published",
+            "signed",
+        ],
         [
             (
                 m.identity.lineage,
@@ -73,8 +108,9 @@ def snapshots_list(config: Config, as_json: bool) -> None:
                 f"{m.events:,}",
                 f"{m.size:,}",
                 time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(m.created_ms / 1000)),
+                signed,
             )
-            for m in manifests
+            for m, signed, _ in listed
         ],
     )
 
@@ -84,25 +120,32 @@ def snapshots_list(config: Config, as_json: bool) -> None:
 @configured
 @click.option("--partition", type=int, default=0, show_default=True)
 def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
-    """The manifest of a snapshot, the newest by default, as JSON."""
+    """The manifest of a snapshot, the newest by default, as JSON.
+
+    With trusted keys one that they signed, if there is any; "signed" says by which.
+    """
     with assemble.open_log(config) as log:
-        manifests = [m for m in _manifests(config, log) if m.partition == partition]
-    chosen = [m for m in manifests if seq is None or m.seq == seq]
+        config = assemble.live(config, log)
+        listed = [one for one in _manifests(config, log) if one.manifest.partition == partition]
+    chosen = [one for one in listed if seq is None or one.manifest.seq == seq]
+    chosen = [one for one in chosen if one.good] or chosen
     if not chosen:
         raise ConfigError(
             f"there is no snapshot {'' if seq is None else seq} of lineage {config.lineage_name} "
             f"in partition {partition}",
-            hint=f"there are: {', '.join(str(m.seq) for m in manifests) or 'none'}",
+            hint=f"there are: {', '.join(str(one.manifest.seq) for one in listed) or 'none'}",
         )
-    click.echo(
-        orjson.dumps(orjson.loads(_manifest_json(chosen[-1])), option=orjson.OPT_INDENT_2).decode()
-    )
+    click.echo(orjson.dumps(chosen[-1].as_dict(), option=orjson.OPT_INDENT_2).decode())
 
 
 def _manifest_json(manifest: Manifest) -> bytes:
     import msgspec  # noqa: PLC0415 - only here
 
     return msgspec.json.encode(manifest)
+
+
+for one in (diff, export_command, import_command):
+    snapshots.add_command(one)
 
 
 @snapshots.command("verify")
@@ -118,6 +161,7 @@ def snapshots_verify(config: Config, seq: int | None, partition: int | None, as_
     """
     verdicts: list[Verdict] = []
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         info = log.topics().get(config.topic("snapshots"))
         if info is None:
             raise ConfigError(
@@ -185,6 +229,7 @@ def journal(config: Config, as_json: bool) -> None:
     topic = config.topic("journal")
     runs: list[tuple[int, int, int]] = []
     with assemble.open_log(config) as log:
+        config = assemble.live(config, log)
         if topic not in log.topics():
             raise ConfigError(
                 f"{config.log} has no topic {topic!r}", hint='only lanes = "single" has a journal'

@@ -1,7 +1,12 @@
 """Record bytes to events, and what the pipeline says to records. Validation lives here."""
 
 from stream_update.codecs.decode import JsonCodec, ScoreBlock
-from stream_update.codecs.outputs import dead_letter_record, json_record, prediction_record
+from stream_update.codecs.outputs import (
+    dead_letter_record,
+    json_record,
+    prediction_record,
+    unreadable_letter,
+)
 
 __all__ = [
     "JsonCodec",
@@ -9,4 +14,5 @@ __all__ = [
     "dead_letter_record",
     "json_record",
     "prediction_record",
+    "unreadable_letter",
 ]

@@ -11,6 +11,7 @@ from stream_update.codecs.fast import Fast
 from stream_update.codecs.labels import LabelSchema
 from stream_update.codecs.layout import Layout, SourceOptions
 from stream_update.codecs.names import FeatureNames
+from stream_update.codecs.shares import ShareLimit
 from stream_update.codecs.strict import Strict
 from stream_update.errors import BadEvent
 from stream_update.events import Batch, Block, DeadLetter, Features
@@ -44,9 +45,10 @@ class JsonCodec:
     """JSON records to events, with the limits of ``[source]``.
 
     One codec for each lane: :attr:`schema` remembers which labels have been admitted,
-    :attr:`names` which features, and :attr:`duplicates` (None without a window) which
-    events; all are part of the lane's state, so a batch must be fed to the lane as a
-    whole once it has been decoded. Never raises for what a record holds.
+    :attr:`names` which features, :attr:`duplicates` (None without a window) which
+    events, and :attr:`shares` (None without a limit) of which origins; all are part of the
+    lane's state, so a batch must be fed to the lane as a whole once it has been decoded. Never
+    raises for what a record holds.
     """
 
     def __init__(self, source: SourceOptions, task: str) -> None:
@@ -54,6 +56,9 @@ class JsonCodec:
         self.names = FeatureNames(source.max_names)
         self.duplicates = (
             DuplicateFilter(source.duplicate_window) if source.duplicate_window else None
+        )
+        self.shares = (
+            ShareLimit(source.share_window, source.max_share) if source.max_share < 1 else None
         )
         self._layout = Layout(source)
         self._fast = Fast(source, self._layout)
@@ -63,16 +68,20 @@ class JsonCodec:
         """Usable events, unlabelled and repeated ones counted, dead letters for the rest."""
         layout = self._layout
         repeated = 0
-        if self.duplicates is None:
-            events = Columns(batch, (layout.time,))
-            self._read(events, labelled=True)
-        else:
-            events = Columns(batch, (layout.time, layout.id))
-            self._read(events, labelled=True)
+        kept = [layout.time]
+        if self.duplicates is not None:
+            kept.append(layout.id)
+        if self.shares is not None:
+            kept.append(layout.origin)
+        events = Columns(batch, kept)
+        self._read(events, labelled=True)
+        if self.duplicates is not None:
             fresh = self.duplicates.fresh(events.ids(layout.id))
             if fresh is not None:
                 repeated = len(events.places) - len(fresh)
                 events.keep(fresh)
+        if self.shares is not None:
+            self._bound_shares(events, self.shares)
         return Block(
             batch.partition,
             batch.offsets[0],
@@ -87,6 +96,21 @@ class JsonCodec:
             events.letter_of,
             repeated,
         )
+
+    def _bound_shares(self, events: Columns, shares: ShareLimit) -> None:
+        origins = events.keys(self._layout.origin)
+        over = shares.over(origins)
+        for index in over:
+            name = (origins[index] or b"").decode(errors="replace")
+            events.reject(
+                events.places[index],
+                "origin-over-share",
+                f"{shares.most} of the last events are of the origin {name!r} already, which is "
+                "the most that [source] max_share lets one have",
+            )
+        if over:
+            dropped = set(over)
+            events.keep([index for index in range(len(origins)) if index not in dropped])
 
     def decode_features(self, batch: Batch) -> ScoreBlock:
         """Events to predict; what they hold as a label is not looked at."""

@@ -36,6 +36,12 @@ class SourceOptions(Protocol):
     @property
     def key(self) -> str | None: ...
     @property
+    def origin(self) -> str | None: ...
+    @property
+    def max_share(self) -> float: ...
+    @property
+    def share_window(self) -> int: ...
+    @property
     def unlabelled(self) -> str: ...
     @property
     def duplicate_window(self) -> int: ...
@@ -62,7 +68,7 @@ class SourceOptions(Protocol):
 class Rows(NamedTuple):
     """Decoded records as columns.
 
-    ``fields`` maps each field with a meaning of its own (label, id, time, key) to
+    ``fields`` maps each field with a meaning of its own (label, id, time, key, origin) to
     its raw values, :data:`MISSING` where a record does not have it. ``names`` are those
     of all features.
     """
@@ -84,7 +90,8 @@ class Layout:
 
     Nested layout (``features`` is None): the features are the object under the key
     ``features`` and everything else stands beside it. Flat layout: the features are
-    those keys of the record that match ``features``, without label, id, time and key.
+    those keys of the record that match ``features``, without label, id, time, key and
+    origin.
 
     ``fields`` are the distinct names of the fields with a meaning of their own.
     """
@@ -94,10 +101,11 @@ class Layout:
         self.id = _place(source.id)
         self.time = _place(source.time, record=True)
         self.key = _place(source.key, record=True)
+        self.origin = _place(source.origin, record=True)
         self.nested = source.features is None
         self.patterns = _patterns(source.features)
         self.wanted = _matcher(self.patterns)
-        places = (self.id.field, self.time.field, self.key.field)
+        places = (self.id.field, self.time.field, self.key.field, self.origin.field)
         self.fields = tuple(dict.fromkeys([self.label, *(name for name in places if name)]))
         if self.nested and FEATURES in self.fields:
             raise ConfigError(

@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
+from stream_update.errors import Unreadable
 from stream_update.events import DeadLetter, Headers, Record
 
-__all__ = ["dead_letter_record", "json_record", "prediction_record"]
+__all__ = ["dead_letter_record", "json_record", "prediction_record", "unreadable_letter"]
 
 
 def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineage: str) -> Record:
@@ -30,6 +31,11 @@ def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineag
         key=letter.key,
         headers=[(name, text.encode(errors="replace")) for name, text in headers.items()],
     )
+
+
+def unreadable_letter(gap: Unreadable) -> DeadLetter:
+    """The dead letter for records that cannot be decoded; their bytes are not to be had."""
+    return DeadLetter(gap.partition, gap.wanted, "undecodable-batch", str(gap), None, b"", None)
 
 
 def json_record(
@@ -57,14 +63,23 @@ def prediction_record(
     lineage: str,
     version: str,
     learned_up_to: Mapping[int, int],
+    stale: bool | None = None,
 ) -> Record:
     """One prediction, with the event it is for and the model that made it.
 
-    A model that has diverged predicts NaN; that is no answer, and written as null.
+    ``stale`` says whether that model was, None to say nothing of it. A model that has
+    diverged predicts NaN; that is no answer, and written as null.
     """
     if probabilities is not None:
         shares = {_name(label): share for label, share in probabilities.items()}
         probabilities = shares if all(map(_is_finite, shares.values())) else None
+    model: dict[str, Any] = {
+        "lineage": lineage,
+        "version": version,
+        "learned_up_to": {str(number): at for number, at in learned_up_to.items()},
+    }
+    if stale is not None:
+        model["stale"] = stale
     value = {
         "id": id,
         "topic": source_topic,
@@ -72,11 +87,7 @@ def prediction_record(
         "offset": offset,
         "prediction": prediction if _is_finite(prediction) else None,
         "probabilities": probabilities,
-        "model": {
-            "lineage": lineage,
-            "version": version,
-            "learned_up_to": {str(number): at for number, at in learned_up_to.items()},
-        },
+        "model": model,
     }
     return Record(topic, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), key)
 

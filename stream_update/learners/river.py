@@ -10,6 +10,7 @@ from river import active, base, compose, proba, reco
 from stream_update import objects
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.finite import non_finite
 from stream_update.learners.pipelines import Calls, calls
 from stream_update.objects.paths import walk
 
@@ -64,9 +65,19 @@ class RiverLearner:
 
     @classmethod
     def restored(cls, tree: Tree, task: str, *, allow: Iterable[Callable[..., Any]] = ()) -> Self:
-        """A learner from a dump alone, for those who predict and have no configuration."""
+        """A learner from a dump alone, for those who predict and have no configuration.
+
+        Raises :class:`~stream_update.errors.CorruptSnapshot`, also for a model that can
+        only predict NaN; a trainer's :meth:`load` takes its own model back as it was.
+        """
         allow = tuple(allow)
         model = objects.thaw(tree, allow=allow)
+        if where := non_finite(model):
+            raise CorruptSnapshot(
+                f"{where} is NaN or infinite",
+                reason="non-finite",
+                hint="the model has diverged, or somebody made it so: look at its metrics",
+            )
         return cls(lambda: model, task, allow=allow)
 
     @property

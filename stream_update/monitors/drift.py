@@ -207,6 +207,12 @@ class DriftMonitor:
             direction="worse" if after > before else "better",
         )
 
+    @property
+    def detectors(self) -> dict[str, Any]:
+        """The detector, and as ``warning`` the one that warns if it is another."""
+        warner = {} if self._warner is None else {"warning": self._warner.detector}
+        return {"detector": self._sentinel.detector, **warner}
+
     def alarms(self) -> list[dict[str, Any]]:
         """The last published alarms, at most 1,000, as :func:`alarm_record` writes them."""
         return list(self._alarms)

@@ -1,4 +1,4 @@
-"""Both logs, each test with names of its own."""
+"""Every log, the model of one too; each test with names of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pytest
 from tests.contract.stage import Stage
 
 
-@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["embedded", "model", pytest.param("kafka", marks=pytest.mark.kafka)])
 def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a log."""
     if request.param == "embedded":
         return f"sqlite:///{tmp_path / 'log.db'}?session_timeout_ms=3000"
+    if request.param == "model":
+        return "model://"
     return f"kafka://{request.getfixturevalue('kafka_bootstrap')}"
 
 

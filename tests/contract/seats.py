@@ -1,4 +1,4 @@
-"""A place in a consumer group, in this process or in one of its own, for either log.
+"""A place in a consumer group, in this process or in one of its own, for every log.
 
 A :class:`Seat` is a member and a publisher that behave as a worker does: what is
 gained flows from the committed offset, what is lost is forgotten. A :class:`RemoteSeat`
@@ -35,10 +35,15 @@ def open_log(url: str) -> Log:
     """The log at the address, with short timeouts for its groups."""
     if url.startswith("sqlite:"):
         return EmbeddedLog(url)
+    if url == "model://":
+        from tests.model.seats import model_log  # noqa: PLC0415 (it is made of seats itself)
+
+        return model_log()
     from stream_update.log.kafka import KafkaLog  # noqa: PLC0415 (a log may be tested alone)
 
     return KafkaLog(
         url,
+        client={"metadata_max_age_ms": 2_000},
         consumer={"session_timeout_ms": 6_000, "heartbeat_interval_ms": 500},
         producer={
             "delivery_timeout_ms": 5_000,

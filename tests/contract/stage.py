@@ -10,6 +10,8 @@ from stream_update.events import Record, TopicPartition, TopicSpec
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.protocols import Log, Reader
 from tests.contract.seats import RemoteSeat, Seat, open_log, until
+from tests.model.log import ModelLog
+from tests.model.seats import ModelSeat
 
 __all__ = ["Row", "Stage"]
 
@@ -56,8 +58,14 @@ class Stage:
         self.closing(seat)
         return seat
 
-    def remote(self, *, single: bool = False) -> RemoteSeat:
-        seat = RemoteSeat(self.url, self.group, self.source, single=single)
+    def remote(self, tag: str = "", *, single: bool = False) -> RemoteSeat | ModelSeat:
+        """A seat in a process of its own; in another group with a tag."""
+        group = self.group + tag
+        seat: RemoteSeat | ModelSeat
+        if isinstance(self.log, ModelLog):
+            seat = ModelSeat(self.log, group, self.source, single=single)
+        else:
+            seat = RemoteSeat(self.url, group, self.source, single=single)
         self.closing(seat)
         return seat
 
@@ -120,6 +128,10 @@ class Stage:
         if isinstance(self.log, EmbeddedLog):
             self.log.delete_before(topic, partition, offset)
             return
+        if isinstance(self.log, ModelLog):
+            where = TopicPartition(topic, partition)
+            self.log.broker.partition(where).delete_before(offset)
+            return
         from kafka import KafkaAdminClient  # noqa: PLC0415
         from kafka.structs import TopicPartition as KafkaPartition  # noqa: PLC0415
 
@@ -132,6 +144,9 @@ class Stage:
     def delete_topic(self, topic: str) -> None:
         if isinstance(self.log, EmbeddedLog):
             self.log.delete_topic(topic)
+            return
+        if isinstance(self.log, ModelLog):
+            self.log.broker.delete_topic(topic)
             return
         from kafka import KafkaAdminClient  # noqa: PLC0415
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from stream_update.errors import Refused
+from stream_update.errors import ConfigError, Refused
 from stream_update.events import Committed, Record, TopicPartition
-from tests.contract.seats import RemoteSeat, settle, until
+from tests.contract.seats import settle, until
 from tests.contract.stage import Stage
 
 
@@ -93,6 +93,19 @@ def test_nobody_publishes_for_a_partition_of_another(stage: Stage) -> None:
     assert first.member.committed([0, 1]) == {own: Committed(3), foreign: Committed(4)}
 
 
+def test_positions_can_be_seen_from_outside_the_group(stage: Stage) -> None:
+    stage.create(source=3)
+    assert stage.log.committed(stage.group, stage.source) == {}
+    seat = stage.seat()
+    settle([seat], 3)
+    offsets = {0: Committed(5, "a note, ä"), 2: Committed(7)}
+    seat.publisher.publish([], offsets, seat.member)
+    until(lambda: stage.log.committed(stage.group, stage.source) == offsets, "the positions")
+    assert stage.log.committed(stage.group, stage.output) == {}
+    with pytest.raises(ConfigError, match="does not exist"):
+        stage.log.committed(stage.group, "no-such-topic")
+
+
 def test_a_publisher_is_for_the_members_of_its_group(stage: Stage) -> None:
     stage.create()
     seat = stage.seat()
@@ -130,8 +143,7 @@ def test_two_processes_that_publish_at_once_lose_nothing(stage: Stage) -> None:
     count = 40
     seats = {}
     for tag in ("one", "two"):
-        seat = RemoteSeat(stage.url, f"{stage.group}-{tag}", stage.source)
-        stage.closing(seat)
+        seat = stage.remote(tag)
         settle([seat], 1)
         seats[tag] = seat
     for tag, seat in seats.items():

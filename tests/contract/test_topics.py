@@ -109,3 +109,25 @@ def test_a_record_with_neither_value_nor_key_is_no_record(stage: Stage) -> None:
     with stage.log.appender() as appender, pytest.raises(StreamUpdateError, match=stage.output):
         append_nothing(appender, stage.output)
     assert stage.end(stage.output) == 0
+
+
+def test_partitions_can_be_added_under_a_group(stage: Stage) -> None:
+    stage.create(source=2)
+    stage.fill(2, partitions=2)
+    first, second = stage.seat(), stage.seat()
+    settle([first, second], 1, 1)
+    before = [set(first.owned), set(second.owned)]
+    for _ in range(2):
+        stage.log.add_partitions(stage.source, 4)
+        stage.log.add_partitions(stage.source, 3)
+        assert stage.log.topics()[stage.source].partitions == 4
+    settle([first, second], 2, 2)
+    assert all(old <= seat.owned for old, seat in zip(before, (first, second), strict=True))
+    stage.append([Record(stage.source, b"new", partition=3)])
+    assert stage.wait_for(1, stage.source, [3]) == [b"new"]
+    assert stage.values(stage.source) == [b"0", b"1"]
+    owner = first if 3 in first.owned else second
+    assert owner.commit({3: 1}, [(stage.output, "of the new one")]) == ""
+    assert stage.log.committed(stage.group, stage.source) == {3: Committed(1)}
+    with pytest.raises(ConfigError, match="does not exist"):
+        stage.log.add_partitions("no-such-topic", 2)

@@ -363,7 +363,8 @@ def hangs(setting: Setting, writer: Writer) -> bool:
     def complete() -> bool:
         # The transaction coordinator comes back later than the broker's other parts.
         with contextlib.suppress(vendor.RetriableError):
-            return admin.describe_transactions([name])[name].state.value.startswith("Complete")
+            state = admin.describe_transactions([name])[name].state.value
+            return bool(state.startswith("Complete"))
         return False
 
     until(complete)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fractions
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,15 @@ def test_snapshots_take_a_bounded_share_of_the_time() -> None:
     cadence.begun(3.0)
     assert not cadence.snapshot_due(6.9)
     assert cadence.snapshot_due(7.1)
+
+
+def test_sources_are_those_of_the_users_own_modules() -> None:
+    tables = [
+        {"use": "river.compose:Pipeline", "steps": [{"use": "json.decoder:JSONDecoder"}]},
+        {"factory": "hashlib:sha256", "name": "textwrap:fill", "allow": ["fractions:Fraction"]},
+        {"use": "drift", "of": {"ref": "math:sqrt"}, "mine": {"use": "stream_update.plot:plot"}},
+    ]
+    found = plugins.sources(*tables)
+    assert set(found) == {"json.decoder", "hashlib", "fractions"}, "math has no source"
+    assert found["fractions"] == hashlib.sha256(Path(fractions.__file__).read_bytes()).hexdigest()
+    assert plugins.sources() == {}

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from stream_update.errors import ConfigError
+from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.snapshot import Assembler, Identity, Snapshot, records, seal
 
@@ -43,7 +44,7 @@ def taken(signing: SigningKey | None, trusted: TrustedKeys, flip: bool = False) 
         assert found.state() == {"x": 1}
     else:
         assert not assembler.manifests
-    return assembler.refused
+    return [refusal.reason for refusal in assembler.refused]
 
 
 def test_both_keys_of_a_rotation_count() -> None:
@@ -55,9 +56,21 @@ def test_both_keys_of_a_rotation_count() -> None:
 def test_unsigned_foreign_and_changed_manifests_are_refused() -> None:
     ours = key()
     trusted = TrustedKeys([ours.public])
-    assert "not signed" in taken(None, trusted)[0]
-    assert "not trusted" in taken(key(), trusted)[0]
-    assert "signature is wrong" in taken(ours, trusted, flip=True)[0]
+    assert taken(None, trusted) == ["unsigned"]
+    assert taken(key(), trusted) == ["untrusted-key"]
+    assert taken(ours, trusted, flip=True) == ["bad-signature"]
+
+
+def test_a_signature_for_one_purpose_is_none_for_another() -> None:
+    ours = key()
+    beat = Heartbeat(app="a", lineage="a", partition=0, seq=1, sha256="", time_ms=1)
+    record = heartbeat_record(beat, "s", ours)
+    assembler = Assembler("a", TrustedKeys([ours.public]))
+    headers = {**dict(record.headers), "kind": b"manifest"}
+    assembler.add(record.value, tuple(headers.items()))
+    assert [refusal.reason for refusal in assembler.refused] == ["bad-signature"]
+    assembler.add(record.value, record.headers)
+    assert assembler.heartbeat == beat
 
 
 def test_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

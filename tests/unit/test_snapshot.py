@@ -16,7 +16,15 @@ from stream_update import snapshot as module
 from stream_update.errors import CorruptSnapshot, LineageMismatch
 from stream_update.events import Batch, Record, TopicPartition
 from stream_update.restore import newest
-from stream_update.snapshot import Assembler, Identity, Snapshot, check_identity, records, seal
+from stream_update.snapshot import (
+    Assembler,
+    Identity,
+    Snapshot,
+    changed_sources,
+    check_identity,
+    records,
+    seal,
+)
 
 ME = Identity(
     app="a",
@@ -58,14 +66,15 @@ trees = st.recursive(
 
 
 @given(trees, st.randoms(use_true_random=False))
-def test_chunks_in_any_order_give_the_state_back(state: Any, order: Any) -> None:
+def test_chunks_read_in_any_order_give_the_state_back(state: Any, order: Any) -> None:
     made = sealed(3, {"state": state, "filling": bytes(range(256)) * 9000})
     pieces = records(made, "s")
     assert len(pieces) == made.manifest.chunks + 1
-    order.shuffle(pieces)
+    placed = list(enumerate(pieces))
+    order.shuffle(placed)
     assembler = Assembler("a")
-    for piece in pieces:
-        assembler.add(piece.value, piece.headers)
+    for offset, piece in placed:
+        assembler.add(piece.value, piece.headers, offset)
     found = assembler.complete(3)
     assert found is not None
     assert msgspec.msgpack.encode(found.state()["state"]) == msgspec.msgpack.encode(state)
@@ -119,6 +128,17 @@ def test_mismatches_say_what_to_do(change: dict[str, Any], words: tuple[str, ...
         check_identity(sealed(1, 0).manifest, msgspec.structs.replace(ME, **change))
     assert all(word in f"{caught.value} {caught.value.hint}" for word in words)
     assert "a-v2" in caught.value.hint
+
+
+def test_other_source_is_named_and_not_refused() -> None:
+    made = sealed(1, 0, msgspec.structs.replace(ME, sources={"mine": "a" * 64, "gone": "b"}))
+    now = msgspec.structs.replace(ME, sources={"mine": "c" * 64, "new": "d"})
+    check_identity(made.manifest, now)
+    (change,) = changed_sources(made.manifest, now)
+    assert "module mine" in change
+    assert "a" * 16 in change
+    assert "c" * 16 in change
+    assert changed_sources(sealed(1, 0).manifest, now) == [], "it says nothing of its code"
 
 
 class Shelf:

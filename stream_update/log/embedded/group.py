@@ -26,7 +26,7 @@ from stream_update.log.embedded.sharing import all_to_one, spread
 from stream_update.log.embedded.store import Store
 from stream_update.log.embedded.topics import Topic, topic_deleted
 
-__all__ = ["Group", "Standing", "monotonic_ms"]
+__all__ = ["Group", "Standing", "committed", "monotonic_ms"]
 
 LAPSED = "NOT (renewed_ms <= ? AND ? < renewed_ms + session_ms)"
 """A lease from the future is one from before the machine was started anew."""
@@ -35,6 +35,16 @@ LAPSED = "NOT (renewed_ms <= ? AND ? < renewed_ms + session_ms)"
 def monotonic_ms() -> int:
     """Milliseconds on a clock that all processes of the machine share and nobody sets."""
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000
+
+
+def committed(store: Store, group_id: str, topic: Topic) -> dict[int, Committed]:
+    """What a group has committed in a topic, by partition."""
+    with store.reading() as sql:
+        rows = sql.execute(
+            "SELECT partition, offset, metadata FROM commits WHERE group_id = ? AND topic = ?",
+            (group_id, topic.number),
+        )
+        return {partition: Committed(offset, text) for partition, offset, text in rows}
 
 
 class Standing(NamedTuple):
@@ -75,6 +85,7 @@ class Group:
         with self._store.writing(self._what, wait_s) as sql:
             now = monotonic_ms()
             changed = self._expel(sql, now)
+            changed = self._grown(sql) or changed
             if member_id is None or not self._renew(sql, member_id, now):
                 member_id = self._join(sql, now)
                 changed = True
@@ -151,12 +162,24 @@ class Group:
 
     def committed(self) -> dict[int, Committed]:
         """What is committed, by partition; nobody can change it under an owner's hands."""
-        with self._store.reading() as sql:
-            rows = sql.execute(
-                "SELECT partition, offset, metadata FROM commits WHERE group_id = ? AND topic = ?",
-                self._key,
-            )
-            return {partition: Committed(offset, text) for partition, offset, text in rows}
+        return committed(self._store, self._group_id, self._topic)
+
+    def _grown(self, sql: sqlite3.Connection) -> bool:
+        """Whether the topic has partitions that the group has not divided yet."""
+        row = sql.execute(
+            "SELECT partitions FROM topics WHERE number = ?", (self._topic.number,)
+        ).fetchone()
+        if row is None or row[0] <= self._topic.partitions:
+            return False
+        self._topic = self._topic._replace(partitions=row[0])
+        self._claim(sql)
+        return True
+
+    def _claim(self, sql: sqlite3.Connection) -> None:
+        sql.executemany(
+            "INSERT OR IGNORE INTO claims (group_id, topic, partition) VALUES (?, ?, ?)",
+            [(*self._key, partition) for partition in range(self._topic.partitions)],
+        )
 
     def _join(self, sql: sqlite3.Connection, now: int) -> str:
         others = sql.execute(
@@ -176,10 +199,7 @@ class Group:
             self._key,
         ).rowcount:
             self._must_exist(sql)
-        sql.executemany(
-            "INSERT OR IGNORE INTO claims (group_id, topic, partition) VALUES (?, ?, ?)",
-            [(*self._key, partition) for partition in range(self._topic.partitions)],
-        )
+        self._claim(sql)
         member_id = secrets.token_hex(8)
         sql.execute(
             "INSERT INTO members (id, group_id, topic, single, session_ms, renewed_ms) "

@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from stream_update.errors import ConfigError
-from stream_update.events import TopicInfo, TopicSpec
+from stream_update.events import Committed, TopicInfo, TopicSpec
 from stream_update.log.embedded import retention
 from stream_update.log.embedded.address import parse
 from stream_update.log.embedded.appender import EmbeddedAppender
+from stream_update.log.embedded.group import committed
 from stream_update.log.embedded.member import EmbeddedMember
 from stream_update.log.embedded.publisher import EmbeddedPublisher
 from stream_update.log.embedded.reader import EmbeddedReader
@@ -77,10 +78,33 @@ class EmbeddedLog(Closing):
                     created.append(topic.name)
         return created
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        with self._store() as store:
+            topic_of(store, topic)
+            with store.writing(f"partitions of {topic}", WAIT_S) as sql:
+                number, partitions = sql.execute(
+                    "SELECT number, partitions FROM topics WHERE name = ?", (topic,)
+                ).fetchone()
+                if partitions >= total:
+                    return
+                sql.execute("UPDATE topics SET partitions = ? WHERE number = ?", (total, number))
+                sql.executemany(
+                    "INSERT INTO partitions (topic, partition) VALUES (?, ?)",
+                    [(number, partition) for partition in range(partitions, total)],
+                )
+                # So that every member looks again.
+                sql.execute(
+                    "UPDATE groups SET generation = generation + 1 WHERE topic = ?", (number,)
+                )
+
     def topics(self) -> dict[str, TopicInfo]:
         with self._store() as store, store.reading() as sql:
             rows = sql.execute("SELECT name, topic_id, partitions FROM topics ORDER BY name")
             return {row[0]: TopicInfo(*row) for row in rows}
+
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        with self._store() as store:
+            return committed(store, group_id, topic_of(store, topic))
 
     def reader(self) -> EmbeddedReader:
         return EmbeddedReader(self._store())

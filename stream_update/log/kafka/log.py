@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import errors as vendor
 
-from stream_update.errors import ConfigError
-from stream_update.events import TopicInfo, TopicSpec
+from stream_update.errors import ConfigError, Transient
+from stream_update.events import Committed, TopicInfo, TopicSpec
 from stream_update.log.kafka.appender import KafkaAppender
 from stream_update.log.kafka.assignor import SingleOwnerAssignor
 from stream_update.log.kafka.connect import Connect
@@ -26,6 +27,7 @@ from stream_update.protocols import Delivery
 __all__ = ["KafkaLog"]
 
 READER_WAIT_MS = 50
+GROW_S = 10.0
 
 
 class KafkaLog:
@@ -97,6 +99,25 @@ class KafkaLog:
             raise translated(error, "creating topics") from error
         return created
 
+    def add_partitions(self, topic: str, total: int) -> None:
+        if self._describe(topic).partitions >= total:
+            return
+        doing = f"adding partitions to topic {topic}"
+        try:
+            admin = self._asking()
+            (result,) = admin.create_partitions({topic: total}, raise_errors=False).results
+            refusal = vendor.for_code(result.error_code)
+            # Somebody else may have done it at the same moment.
+            if refusal not in {vendor.NoError, vendor.InvalidPartitionsError}:
+                raise refusal(result.error_message)
+            deadline = time.monotonic() + GROW_S
+            while self._describe(topic).partitions < total:
+                if time.monotonic() > deadline:
+                    raise Transient(f"topic {topic} does not have {total} partitions yet")
+                time.sleep(0.05)
+        except vendor.KafkaError as error:
+            raise translated(error, doing) from error
+
     def topics(self) -> dict[str, TopicInfo]:
         try:
             found = self._asking().describe_topics()
@@ -106,6 +127,20 @@ class KafkaLog:
             topic["name"]: _info(topic)
             for topic in found
             if not topic["is_internal"] and topic["error_code"] == 0
+        }
+
+    def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
+        self._describe(topic)
+        try:
+            found = self._asking().list_group_offsets([group_id])[group_id]
+        except vendor.GroupIdNotFoundError:
+            return {}
+        except vendor.KafkaError as error:
+            raise translated(error, f"asking for the offsets of group {group_id}") from error
+        return {
+            where.partition: Committed(at.offset, at.metadata or "")
+            for where, at in found.items()
+            if where.topic == topic and at.offset >= 0
         }
 
     def reader(self) -> KafkaReader:

@@ -9,7 +9,7 @@ from typing import Any
 from kafka import errors as vendor
 from kafka.structs import TopicPartition as VendorPartition
 
-from stream_update.errors import Fatal, LogGap, Overtaken, StreamUpdateError
+from stream_update.errors import Fatal, LogGap, Overtaken, StreamUpdateError, Unreadable
 from stream_update.events import Batch, TopicInfo
 from stream_update.log.kafka.batch import RecordsBatch
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, translated
@@ -37,7 +37,8 @@ class Polling:
 
     After an error that the client is not known to survive it never polls again: with a
     batch that cannot be decoded the client's next poll spins for ever, whatever its
-    timeout (measured with a missing codec and a raising deserialiser).
+    timeout (measured with a missing codec and a raising deserialiser). A batch that is damaged
+    is taken away from the client, so that who reads can go on behind it.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -69,6 +70,9 @@ class Polling:
         except _SURVIVED as error:
             raise translated(error, "polling") from error
         except Exception as error:
+            damaged = self._step_over(error)
+            if damaged is not None:
+                raise damaged from error
             self.broken = self._undecodable(error)
             raise self.broken from error
         self._check_topics()
@@ -132,6 +136,35 @@ class Polling:
             "what is missing",
         )
 
+    def _step_over(self, error: Exception) -> Unreadable | None:
+        """Go behind a damaged batch; None if that is not what happened, or not known where."""
+        if isinstance(error, vendor.UnsupportedCodecError):
+            return None  # every batch would be; what is missing is on this side
+        found = _unpacking(error)
+        if found is None:
+            return None
+        parsing, batch = found
+        where, first = parsing.topic_partition, parsing.next_fetch_offset
+        after = int(batch.next_offset)
+        if after <= first:
+            return None
+        # No public way leads past it: the client would look at the same bytes again.
+        fetcher = self.consumer._fetcher  # noqa: SLF001
+        parsing.drain()
+        if fetcher._next_partition_records is parsing:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
+        fetcher._next_in_line_exception_metadata = None  # noqa: SLF001
+        self.consumer.seek(where, after)
+        return Unreadable(
+            f"{_name(where)} offsets {first} to {after - 1} cannot be read: "
+            f"{type(error).__name__}: {error}",
+            partition=where.partition,
+            wanted=first,
+            first=after,
+            hint="the batch is damaged on the broker's disk: restore it from a replica, or go on "
+            "without it",
+        )
+
     def _undecodable(self, error: Exception) -> Fatal:
         # The client has no public way to say which partition's data it is parsing.
         parsing = self.consumer._fetcher._next_partition_records  # noqa: SLF001
@@ -151,6 +184,17 @@ class Polling:
             return str(self.consumer.position(where, timeout_ms=_AFTER_ERROR_MS))
         except vendor.KafkaError:
             return "?"
+
+
+def _unpacking(error: BaseException) -> tuple[Any, Any] | None:
+    """The client's parser and its batch, from the place where it failed."""
+    trace = error.__traceback__
+    while trace is not None:
+        names = trace.tb_frame.f_locals
+        if trace.tb_frame.f_code.co_name == "_unpack_records" and names.get("batch") is not None:
+            return names["self"], names["batch"]
+        trace = trace.tb_next
+    return None
 
 
 def _name(where: Any) -> str:

@@ -1,0 +1,146 @@
+"""Learning a stretch of the past, under a lineage of its own.
+
+A backfill is a trainer like any other: the same lanes, snapshots and checkpoints, in a group
+of its own, over a stretch that is fixed at its start, and speaking to topics of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from stream_update.assemble import (
+    Trainer,
+    backfill_topics,
+    components,
+    fresh_lane,
+    open_control,
+    signing_key,
+    source_topic,
+)
+from stream_update.config import Config
+from stream_update.control import Stretch, control_record
+from stream_update.errors import ConfigError
+from stream_update.events import TopicInfo, TopicPartition, TopicSpec
+from stream_update.protocols import Log, Reader
+from stream_update.restore import read_range
+
+__all__ = ["Estimate", "backfill", "estimate", "planned"]
+
+BEGINNING, END = "beginning", "end"
+SAMPLE_S = 3.0
+
+
+# -- which events
+
+
+def planned(
+    config: Config, log: Log, since: str = "", until: str = "", *, record: bool = True
+) -> Stretch:
+    """The stretch that the backfill of ``config`` covers: as it was fixed by the process that
+    began it, or else from ``since`` to ``until`` as the log is now.
+
+    Both are ISO 8601 dates or times (UTC unless they say otherwise), or ``beginning`` and
+    ``end``, which is what an empty one means. With ``record`` it is fixed from now on.
+    Raises :class:`ConfigError` if it was fixed before to something else.
+    """
+    info = source_topic(config, log)
+    with open_control(config, log) as control, log.reader() as reader:
+        name = config.lineage_name
+        known = control.stretches.get(name)
+        if known is None:
+            stretch = _stretch(config, reader, info, since or BEGINNING, until or END)
+            if not record:
+                return stretch
+            decision = control_record(stretch, config.topic("control"), signing_key(config))
+            with log.appender() as appender:
+                appender.append([decision])
+            control.catch_up()
+            known = control.stretches[name]
+        for option, asked, fixed in (("--from", since, known.since), ("--to", until, known.until)):
+            if asked and asked != fixed:
+                raise ConfigError(
+                    f"{option} {asked}: the backfill {name} was begun with {option} {fixed}",
+                    hint=f"leave {option} out to go on with it, or begin another with --as",
+                )
+        return known
+
+
+def _stretch(config: Config, reader: Reader, info: TopicInfo, since: str, until: str) -> Stretch:
+    places = [TopicPartition(info.name, partition) for partition in range(info.partitions)]
+    first, end = reader.beginning_offsets(places), reader.end_offsets(places)
+    starts = first if since == BEGINNING else _at(reader, end, since, "--from")
+    ends = end if until == END else _at(reader, end, until, "--to")
+    return Stretch(
+        app=config.app,
+        name=config.lineage_name,
+        since=since,
+        until=until,
+        start={str(p.partition): starts[p] for p in places},
+        ends={str(p.partition): max(starts[p], ends[p]) for p in places},
+        created_ms=int(time.time() * 1000),
+    )
+
+
+def _at(
+    reader: Reader, end: Mapping[TopicPartition, int], text: str, option: str
+) -> dict[TopicPartition, int]:
+    """The first offset of each partition that is not older; its end if all are."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text}: this is no date or time",
+            hint="2026-10-01 or 2026-10-01T12:30:00+02:00, or beginning, or end",
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    found = reader.offsets_for_times(dict.fromkeys(end, int(moment.timestamp() * 1000)))
+    return {place: offset if (offset := found[place]) is not None else end[place] for place in end}
+
+
+class Estimate(NamedTuple):
+    """How much a backfill has to do: ``events`` at most (offsets have holes), by trying it on
+    ``sample`` of them at ``events_per_s``, ``seconds`` in one process.
+    """
+
+    events: int
+    sample: int
+    events_per_s: float
+    seconds: float
+
+
+def estimate(config: Config, log: Log, stretch: Stretch) -> Estimate:
+    """Learn the beginning of the stretch for a few seconds, and say nothing of it to anybody."""
+    parts = components(config)
+    start = {int(partition): offset for partition, offset in stretch.start.items()}
+    ends = {int(partition): offset for partition, offset in stretch.ends.items()}
+    events = sum(ends[partition] - start[partition] for partition in start)
+    kit, sample, began = fresh_lane(config, parts, start), 0, time.monotonic()
+    with log.reader() as reader:
+        for partition in sorted(start, key=lambda p: start[p] - ends[p]):
+            where = TopicPartition(config.source.topic, partition)
+            for batch in read_range(reader, where, start[partition], ends[partition]):
+                kit.lane.feed(kit.decode(batch))
+                sample += len(batch)
+                if time.monotonic() - began > SAMPLE_S:
+                    break
+            if time.monotonic() - began > SAMPLE_S:
+                break
+    rate = sample / max(time.monotonic() - began, 1e-9)
+    return Estimate(events, sample, round(rate, 1), round(events / rate, 1) if sample else 0.0)
+
+
+def backfill(config: Config, log: Log, stretch: Stretch, **options: Any) -> Trainer:
+    """The trainer that learns the stretch; ``options`` are :class:`Trainer`'s.
+
+    Several processes share the partitions, and who starts it again goes on where it was.
+    """
+    info = source_topic(config, log)
+    replicas = config.source.replication_factor
+    log.create_topics(
+        [TopicSpec(name, info.partitions, replicas) for name in backfill_topics(config).values()]
+    )
+    return Trainer(config, log, stretch=stretch, **options)

@@ -1,0 +1,174 @@
+"""What has been decided about an application's lineages: APP.control, one small topic.
+
+``current/NAME`` says which lineage stands for the configured lineage NAME since the last
+promotion, and ``backfill/NAME`` which events a backfill covers, so that every process of it,
+and every next try, ends at the same offsets. The topic is compacted: the newest of each counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from stream_update.events import Record, TopicPartition
+from stream_update.protocols import Log
+from stream_update.signing import SigningKey, TrustedKeys
+
+__all__ = ["Control", "Pointer", "Stretch", "control_record"]
+
+logger = logging.getLogger(__name__)
+
+# In front of what is signed: a signature of a manifest is none of a decision.
+PURPOSE = b"control v1\0"
+
+
+class Pointer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``lineage`` stands for the configured lineage ``name`` from now on.
+
+    ``learned`` are the next offsets of the snapshots that it was promoted with, by
+    partition. ``number`` counts the promotions, so that an old one which is written
+    again moves nothing.
+    """
+
+    app: str
+    name: str
+    lineage: str
+    previous: str
+    number: int
+    learned: dict[str, int]
+    promoted_ms: int
+
+    @property
+    def key(self) -> str:
+        return f"current/{self.name}"
+
+
+class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The events that the backfill of ``name`` covers: by partition, from ``start`` to
+    before ``ends``. ``since`` and ``until`` are the bounds as they were asked for.
+    """
+
+    app: str
+    name: str
+    since: str
+    until: str
+    start: dict[str, int]
+    ends: dict[str, int]
+    created_ms: int
+
+    @property
+    def key(self) -> str:
+        return f"backfill/{self.name}"
+
+
+Decision = TypeVar("Decision", Pointer, Stretch)
+
+
+def control_record(
+    decision: Pointer | Stretch, topic: str, signing: SigningKey | None = None
+) -> Record:
+    """The record that makes a decision known."""
+    value = msgspec.json.encode(decision)
+    headers: tuple[tuple[str, bytes], ...] = ()
+    if signing is not None:
+        headers = (
+            ("key-id", signing.key_id.encode()),
+            ("signature", signing.sign(PURPOSE + value)),
+        )
+    return Record(topic, value, key=decision.key.encode(), partition=0, headers=headers)
+
+
+class Control:
+    """The decisions about an application, as they come in.
+
+    With ``trusted`` keys only signed ones count; what is not, or is malformed, is logged and
+    passed over. One thread at a time. A topic that does not exist (``exists``) when this is
+    made has no decisions.
+    """
+
+    def __init__(self, log: Log, topic: str, app: str, trusted: TrustedKeys | None = None) -> None:
+        self.pointers: dict[str, Pointer] = {}
+        self.stretches: dict[str, Stretch] = {}
+        self._app = app
+        self._trusted = trusted
+        self._where = TopicPartition(topic, 0)
+        self._reader = log.reader()
+        self.exists = topic in log.topics()
+        if self.exists:
+            beginning = self._reader.beginning_offsets([self._where])
+            self._reader.seek(beginning)
+            self.catch_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def current(self, name: str) -> str:
+        """The lineage that stands for the configured lineage ``name``."""
+        pointer = self.pointers.get(name)
+        return name if pointer is None else pointer.lineage
+
+    def refresh(self, timeout_s: float = 0.0) -> bool:
+        """Take what has come; whether anything has."""
+        if not self.exists:
+            return False
+        batches = self._reader.poll(timeout_s)
+        for batch in batches:
+            for offset, key, value, headers in zip(
+                batch.offsets, batch.keys, batch.values, batch.headers, strict=True
+            ):
+                if key is None or value is None:
+                    continue
+                try:
+                    self._take(key.decode(), value, dict(headers))
+                except (ValueError, msgspec.MsgspecError) as error:
+                    logger.error(
+                        "%s[0] offset %d is passed over: %s", self._where.topic, offset, error
+                    )
+        return bool(batches)
+
+    def catch_up(self) -> None:
+        """Take all that is there now."""
+        if not self.exists:
+            return
+        end = self._reader.end_offsets([self._where])[self._where]
+        while self._reader.position(self._where) < end:
+            self.refresh(1.0)
+
+    def _take(self, key: str, value: bytes, headers: Mapping[str, bytes]) -> None:
+        if self._trusted is not None:
+            name, signature = headers.get("key-id"), headers.get("signature")
+            if name is None or signature is None:
+                raise ValueError("it is not signed, and there are trusted keys")
+            if not self._trusted.verify(name, signature, PURPOSE + value):
+                raise ValueError("no trusted key has signed it")
+        kind = key.partition("/")[0]
+        if kind == "current":
+            pointer = self._checked(msgspec.json.decode(value, type=Pointer), key)
+            known = self.pointers.get(pointer.name)
+            if known is None or pointer.number > known.number:
+                self.pointers[pointer.name] = pointer
+        elif kind == "backfill":
+            stretch = self._checked(msgspec.json.decode(value, type=Stretch), key)
+            # The first counts: processes of the backfill may have begun with it.
+            self.stretches.setdefault(stretch.name, stretch)
+
+    def _checked(self, decision: Decision, key: str) -> Decision:
+        if decision.app != self._app or decision.key != key:
+            raise ValueError(f"it is about {decision.key} of app {decision.app}")
+        return decision

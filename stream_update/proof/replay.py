@@ -1,0 +1,84 @@
+"""Events of the past, in the order in which a lane took them, and a lane to take them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+from stream_update.assemble import components, fresh_lane, identity, source_topic
+from stream_update.config import Config
+from stream_update.events import Batch, Run, TopicPartition
+from stream_update.protocols import Log, Reader
+from stream_update.restore import Journal, RunReader, read_range
+from stream_update.slots import Kit
+from stream_update.snapshot import Manifest, Snapshot
+
+__all__ = ["Range", "Replay"]
+
+Range = tuple[int, int, int]
+"""Partition, first offset, next offset."""
+
+
+class Replay:
+    """Lanes of one configuration, and the events that they have learned."""
+
+    def __init__(self, config: Config, log: Log, reader: Reader) -> None:
+        self._config = config
+        self._log = log
+        self._reader = reader
+        self._parts = components(config)
+        self.source = source_topic(config, log)
+        self.identity = identity(config, self._parts, self.source)
+
+    def lane(self, base: Snapshot | None, start: Mapping[int, int]) -> Kit:
+        """A lane as it was when ``base`` was made, or a fresh one that begins at ``start``."""
+        kit = fresh_lane(self._config, self._parts, start)
+        if base is not None:
+            kit.lane.thaw(base.state())
+        return kit
+
+    def events(
+        self,
+        base: Snapshot | None,
+        ranges: Iterable[Range],
+        gaps: Sequence[Range],
+        until: Manifest | None = None,
+    ) -> Iterator[Batch]:
+        """The events of these ranges, without the accepted gaps, in the lane's order.
+
+        A lane over several partitions goes by its journal, from ``base`` to the snapshot
+        ``until``, or to the journal's end. Raises :class:`~stream_update.errors.LogGap` if
+        the log does not hold all of them.
+        """
+        if self._config.lanes == "single":
+            yield from self._journalled(base, until)
+        else:
+            for partition, start, end in ranges:
+                yield from self._stretch(partition, start, end, gaps)
+
+    def _stretch(
+        self, partition: int, start: int, end: int, gaps: Sequence[Range]
+    ) -> Iterator[Batch]:
+        where = TopicPartition(self._config.source.topic, partition)
+        for number, missing, first in sorted(gaps):
+            if number == partition and start <= missing < end:
+                yield from read_range(self._reader, where, start, missing)
+                start = first
+        yield from read_range(self._reader, where, start, end)
+
+    def _journalled(self, base: Snapshot | None, until: Manifest | None) -> Iterator[Batch]:
+        number = base.manifest.journal if base else 0
+        offset = base.manifest.journal_offset if base else 0
+        topic, lineage = self._config.topic("journal"), self._config.lineage_name
+        with ExitStack() as opened:
+            entries = Journal(self._log.reader(), topic, lineage, number, offset)
+            opened.callback(entries.close)
+            runs = RunReader(self._log.reader(), self._config.source.topic)
+            opened.callback(runs.close)
+            end = entries.end()
+            while number < until.journal if until else entries.offset < end:
+                for entry in entries.read(1.0):
+                    if until is None or entry.number < until.journal:
+                        for run in entry.runs:
+                            yield from runs.take(Run(*run))
+                    number = entry.number + 1
