@@ -24,10 +24,11 @@ from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor, alarm_record
 from stream_update.monitors.prequential import Prequential, UserMetric, pooled
 from stream_update.monitors.stopping import StopCondition
+from stream_update.plans import Kit, Plan
 from stream_update.protocols import Learner, Log, Monitor
 from stream_update.scorer import Scorer
 from stream_update.signing import SigningKey, TrustedKeys
-from stream_update.slots import Kit, Plan, Slot
+from stream_update.slots import Slot
 from stream_update.snapshot import Identity
 from stream_update.worker import Worker
 from stream_update.wraps import BackgroundTwin

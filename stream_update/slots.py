@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_update.bounds import Limits
 from stream_update.codecs import dead_letter_record, json_record, unreadable_letter
 from stream_update.errors import (
     CorruptSnapshot,
@@ -26,28 +25,19 @@ from stream_update.errors import (
     Unreadable,
 )
 from stream_update.events import (
-    Alarm,
     Batch,
-    Block,
     Committed,
     Record,
     Run,
     TopicPartition,
 )
 from stream_update.heartbeat import Heartbeat, heartbeat_record
+from stream_update.journal import Cursor, JournalEntry, journal_record
 from stream_update.lane import Effects, Lane, PoisonEvent
+from stream_update.plans import Kit, Plan
 from stream_update.protocols import Reader
-from stream_update.restore import (
-    Journal,
-    JournalEntry,
-    RunReader,
-    journal_record,
-    metadata_of,
-    newest,
-)
-from stream_update.signing import SigningKey, TrustedKeys
+from stream_update.restore import metadata_of, newest
 from stream_update.snapshot import (
-    Identity,
     Snapshot,
     changed_sources,
     check_identity,
@@ -55,50 +45,9 @@ from stream_update.snapshot import (
     seal,
 )
 
-__all__ = ["Kit", "Part", "Plan", "Slot"]
+__all__ = ["Part", "Slot"]
 
 logger = logging.getLogger(__name__)
-
-
-class Kit(NamedTuple):
-    """What a slot needs of a freshly built lane."""
-
-    lane: Lane
-    decode: Callable[[Batch], Block]
-    recent_loss: Callable[[], float]
-
-
-class Plan(NamedTuple):
-    """What all slots of a process share.
-
-    ``start`` is where a lineage begins that does not begin as ``auto_offset_reset`` says (a
-    backfill); then every lane is put into a snapshot, also one that has nothing to learn.
-    """
-
-    identity: Identity
-    source_topic: str
-    topics: Mapping[str, str]
-    build: Callable[[Mapping[int, int]], Kit]
-    alarm_value: Callable[[Alarm], Mapping[str, Any]]
-    open_reader: Callable[[], Reader]
-    partitions: Callable[[], Sequence[int]]
-    grow: Callable[[int], None]
-    auto_offset_reset: str = "earliest"
-    journal: bool = False
-    fenced: bool = True
-    compression_level: int = 3
-    signing: SigningKey | None = None
-    trusted: TrustedKeys | None = None
-    limits: Limits = Limits()
-    expires_ms: int | None = None
-    wait_s: float = 20.0
-    bad_ratio: float = 1.0
-    bad_window: int = 10_000
-    start: Mapping[int, int] | None = None
-
-    @property
-    def lineage(self) -> str:
-        return self.identity.lineage
 
 
 class Part(NamedTuple):
@@ -139,11 +88,9 @@ class Slot:
         self._must_commit = False
         self._must_seal = False
         self._must_store = False
-        self._journal_number = 0
-        self._journal_offset = 0
-        self._journal_next: dict[int, int] = {}
-        self._journal: Journal | None = None
-        self._runs: RunReader | None = None
+        self._journal = Cursor(
+            plan.open_reader, plan.topics["journal"], plan.source_topic, plan.lineage
+        )
         self._recent = (0, 0)
         self._kit: Kit | None = None
 
@@ -166,8 +113,7 @@ class Slot:
         follows). Afterwards :attr:`Lane.next` says where reading goes on; the events
         from there to the committed position are learned in silence.
         """
-        self._close_readers()
-        self._journal_next = {}
+        self._journal.close()
         notes, others = self._notes(committed)
         known = _promised(notes)
         snapshot = self._find(known)
@@ -178,8 +124,8 @@ class Slot:
             start = self._first_offsets(committed, notes)
             self._must_seal = self._plan.start is not None
             self._kit = self._plan.build(start)
-            self._parent, self._journal_number, self._journal_offset = "", 0, 0
-            self._parent_seq = 0
+            self._parent, self._parent_seq = "", 0
+            self._journal.start_at(0, 0)
             self.seq, self.gaps = 0, []
             self._began = {str(p): offset for p, offset in sorted(start.items())}
         else:
@@ -203,8 +149,7 @@ class Slot:
             for partition in missing:
                 self.lane.next[partition] = start[partition]
             self._parent, self._parent_seq = snapshot.sha256, manifest.seq
-            self._journal_number = manifest.journal
-            self._journal_offset = manifest.journal_offset
+            self._journal.start_at(manifest.journal, manifest.journal_offset)
             self.seq = max(manifest.seq, known)
             self.gaps = list(manifest.gaps)
             self._began = {**manifest.start, **{str(p): start[p] for p in missing}}
@@ -320,26 +265,11 @@ class Slot:
         A stand-by calls this now and then; the owner calls it until
         :meth:`journal_done` before it reads on by itself.
         """
-        if self._journal is None:
-            self._journal = Journal(
-                self._plan.open_reader(),
-                self._plan.topics["journal"],
-                self._plan.lineage,
-                self._journal_number,
-                self._journal_offset,
-            )
-            self._runs = RunReader(self._plan.open_reader(), self._plan.source_topic)
-        assert self._runs is not None
         learned = 0
-        for entry in self._journal.read(timeout_s):
-            for run in entry.runs:
-                for batch in self._runs.take(Run(*run)):
-                    self._learn(batch)
-                    learned += len(batch)
-            self.lane.runs.clear()
-            self._journal_number = entry.number + 1
-            self._journal_next = {int(p): offset for p, offset in entry.next.items()}
-        self._journal_offset = self._journal.offset
+        for batch in self._journal.follow(timeout_s):
+            self._learn(batch)
+            learned += len(batch)
+        self.lane.runs.clear()
         return learned
 
     def journal_done(self, committed: Mapping[int, Committed | None]) -> bool:
@@ -347,11 +277,11 @@ class Slot:
 
         What was committed with another lineage is in no journal of this one.
         """
-        if self._journal is None or self._journal.offset < self._journal.end():
+        if not self._journal.at_end():
             return False
         own, _ = self._notes(committed)
         return all(
-            at is None or max(self._journal_next.get(p, 0), self.lane.next[p]) >= at.offset
+            at is None or max(self._journal.reaches.get(p, 0), self.lane.next[p]) >= at.offset
             for p, at in committed.items()
             if p in own
         )
@@ -371,7 +301,7 @@ class Slot:
         self.committed = {
             p: at.offset if at is not None else self.lane.next[p] for p, at in committed.items()
         }
-        self._close_readers()
+        self._journal.close()
 
     # -- feeding
 
@@ -534,7 +464,7 @@ class Slot:
         if plan.journal and (moved or lane.runs):
             journal_index = len(made)
             entry = JournalEntry(
-                self._journal_number,
+                self._journal.number,
                 [(run.partition, run.first_offset, run.count) for run in lane.runs],
                 {str(p): offset for p, offset in sorted(lane.next.items())},
             )
@@ -598,8 +528,8 @@ class Slot:
             created_ms=now,
             expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
             key_id="" if plan.signing is None else plan.signing.key_id,
-            journal=self._journal_number + with_journal,
-            journal_offset=self._journal_offset,
+            journal=self._journal.number + with_journal,
+            journal_offset=self._journal.offset,
             gaps=self.gaps,
             start=self._began,
             poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
@@ -634,8 +564,7 @@ class Slot:
         self._must_commit = False
         self.committed = {p: at.offset for p, at in part.offsets.items()}
         if part.journal_index is not None:
-            self._journal_number += 1
-            self._journal_offset = given[part.journal_index] + 1
+            self._journal.wrote(given[part.journal_index])
         if part.snapshot is not None:
             self._must_seal = self._must_store = False
             self.seq = part.snapshot.manifest.seq
@@ -655,15 +584,9 @@ class Slot:
         self._pending = part.pending + self._pending
         self.lane.runs = part.runs + self.lane.runs
 
-    def _close_readers(self) -> None:
-        for part in (self._journal, self._runs):
-            if part is not None:
-                part.close()
-        self._journal = self._runs = None
-
     def close(self) -> None:
         """Let go of the readers; what was not committed is void."""
-        self._close_readers()
+        self._journal.close()
 
 
 def _promised(notes: Mapping[int, Mapping[str, Any]]) -> int:

@@ -16,9 +16,10 @@ from stream_update.cadence import Cadence
 from stream_update.errors import LineageMismatch, LogGap, Overtaken, Refused, Transient, Unreadable
 from stream_update.events import Batch, Committed, Record, TopicPartition
 from stream_update.lane import PoisonEvent
+from stream_update.plans import Plan
 from stream_update.protocols import Member, Publication, Publisher, Reader
 from stream_update.restore import read_range
-from stream_update.slots import Part, Plan, Slot
+from stream_update.slots import Part, Slot
 
 __all__ = ["Worker"]
 

@@ -20,9 +20,10 @@ from stream_update.cli.options import (
 from stream_update.config import Config
 from stream_update.errors import ConfigError, LineageMismatch, LogGap
 from stream_update.events import TopicPartition
+from stream_update.journal import Journal
 from stream_update.proof import Verdict, held_snapshots, verify
 from stream_update.protocols import Log
-from stream_update.restore import Journal, read_range
+from stream_update.restore import read_range
 from stream_update.snapshot import Assembler, Manifest, signed_by
 
 __all__ = ["commands"]

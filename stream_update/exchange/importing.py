@@ -26,12 +26,13 @@ from stream_update.config import Config
 from stream_update.errors import CorruptSnapshot, LineageMismatch, LogGap, Transient
 from stream_update.events import Committed, TopicPartition
 from stream_update.exchange.portable import read_snapshot
+from stream_update.journal import Journal
 from stream_update.lane import PoisonEvent
 from stream_update.proof.held import Held, held_snapshots, republished
 from stream_update.proof.replay import Replay
 from stream_update.proof.verifying import learned_again
 from stream_update.protocols import Log, Member, Reader
-from stream_update.restore import Journal, metadata_of
+from stream_update.restore import metadata_of
 from stream_update.snapshot import Manifest, Snapshot, changed_sources, check_identity
 
 __all__ = ["Import", "import_snapshot"]

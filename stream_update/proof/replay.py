@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from stream_update.assemble import components, fresh_lane, identity, source_topic
 from stream_update.config import Config
 from stream_update.events import Batch, Run, TopicPartition
+from stream_update.journal import Journal, RunReader
+from stream_update.plans import Kit
 from stream_update.protocols import Log, Reader
-from stream_update.restore import Journal, RunReader, read_range
-from stream_update.slots import Kit
+from stream_update.restore import read_range
 from stream_update.snapshot import Manifest, Snapshot
 
 __all__ = ["Range", "Replay"]

@@ -16,12 +16,12 @@ from stream_update.config import Config
 from stream_update.errors import ConfigError, Fatal, LogGap, NoModelYet
 from stream_update.events import Batch, Outcomes, TopicPartition
 from stream_update.lane import PoisonEvent
+from stream_update.plans import Kit
 from stream_update.proof.held import held_snapshots
 from stream_update.proof.replay import Range, Replay
 from stream_update.proof.verifying import final_digest, ranges_of
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
-from stream_update.slots import Kit
 from stream_update.snapshot import Manifest, Snapshot, changed_sources, check_identity
 
 __all__ = ["FATES", "Answer", "Fate", "why"]

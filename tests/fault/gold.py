@@ -10,12 +10,13 @@ from stream_update.assemble import Components, components, fresh_lane
 from stream_update.codecs import dead_letter_record, json_record
 from stream_update.config import Config
 from stream_update.events import Batch, TopicPartition
+from stream_update.journal import JournalEntry
 from stream_update.lane import PoisonEvent
 from stream_update.monitors.drift import alarm_record
 from stream_update.monitors.prequential import Prequential
+from stream_update.plans import Kit
 from stream_update.protocols import Reader
-from stream_update.restore import JournalEntry, read_range
-from stream_update.slots import Kit
+from stream_update.restore import read_range
 from stream_update.snapshot import state_digest
 
 __all__ = ["Gold", "Said"]

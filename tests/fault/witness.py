@@ -31,9 +31,9 @@ from kafka.structs import TopicPartition as VendorPartition
 from stream_update.config import Config
 from stream_update.errors import StreamUpdateError, Transient
 from stream_update.events import Batch, Committed, TopicPartition
+from stream_update.journal import JournalEntry
 from stream_update.log.kafka.connect import bootstrap_servers
 from stream_update.protocols import Log, Member, Reader
-from stream_update.restore import JournalEntry
 from stream_update.snapshot import Assembler, Manifest
 from tests.fault.gold import Gold, Said
 

@@ -15,8 +15,8 @@ from stream_update.errors import LearnerFailed
 from stream_update.events import Alarm, Features, Outcomes, Predictions, Tree
 from stream_update.lane import Lane, Stateful
 from stream_update.learners.river import RiverLearner
+from stream_update.plans import Kit
 from stream_update.protocols import Learner
-from stream_update.slots import Kit
 
 __all__ = ["KINDS", "LEARNERS", "SOURCE", "Counting", "Telling", "event", "fresh_kit"]
 

@@ -10,7 +10,7 @@ from stream_update import slots
 from stream_update.cadence import Cadence
 from stream_update.errors import Doubt, StreamUpdateError, Transient
 from stream_update.events import Record, TopicPartition, TopicSpec
-from stream_update.slots import Plan
+from stream_update.plans import Plan
 from stream_update.snapshot import Identity
 from stream_update.worker import Worker
 from tests.model.broker import Broker, Transaction

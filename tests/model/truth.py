@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stream_update.events import Batch, Record
-from stream_update.restore import JournalEntry
+from stream_update.journal import JournalEntry
 from stream_update.snapshot import Assembler, Manifest, state_digest
 from tests.model.broker import Transaction
 from tests.model.groups import Group

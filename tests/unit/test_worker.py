@@ -14,9 +14,9 @@ from stream_update.assemble import Trainer, create_topics
 from stream_update.config import load
 from stream_update.errors import LineageMismatch, Refused, Transient
 from stream_update.events import Committed, Record, TopicPartition
+from stream_update.journal import Journal
 from stream_update.plugins import open_log
 from stream_update.protocols import Log, Member, Publication, Publisher
-from stream_update.restore import Journal
 from tests.programs import configure, elec2
 
 EVENTS = 1500
