@@ -623,7 +623,7 @@ class ScorerProcess:
         scorer = self.scorer
         return {
             "app": self.config.app,
-            "lineage": self.config.lineage_name,
+            "lineage": self.subscriber.lineage,
             "events": scorer.events,
             "predictions": scorer.predictions,
             "dead_letters": scorer.dead_letters,
