@@ -585,7 +585,7 @@ class Slot:
         self.lane.runs = part.runs + self.lane.runs
 
     def close(self) -> None:
-        """Let go of the readers; what was not committed is void."""
+        """Let go of the readers of the journal; they are opened again when it is followed."""
         self._journal.close()
 
 

@@ -114,13 +114,18 @@ class Worker:
 
     def run(self) -> None:
         """Until told to stop, or until a stop condition holds."""
-        while not self._stopping:
-            self._turn()
-            if self._on_progress is not None:
-                self._on_progress(self)
-            if self._enough() or self._finished():
-                break
-        self._drain()
+        try:
+            while not self._stopping:
+                self._turn()
+                if self._on_progress is not None:
+                    self._on_progress(self)
+                if self._enough() or self._finished():
+                    break
+            self._drain()
+        finally:
+            for slot in (*self.slots.values(), self._standby):
+                if slot is not None:
+                    slot.close()
         if self._halted and not self._stopping:
             raise next(iter(self._halted.values()))
 
@@ -240,6 +245,7 @@ class Worker:
                 with self._member.busy():
                     learned = slot.follow_journal(0.0 if learned else IDLE_S)
                 if slot.journal_done(committed):
+                    slot.close()  # the readers; it goes on from the group's own records now
                     return
             except PoisonEvent as event:
                 slot.poisoned_by(event)

@@ -363,19 +363,19 @@ def test_promoted_and_killed_again_and_again(made: Setting) -> None:
 def test_one_lane_over_all_partitions_hands_over(tmp_path: Path, log_url: str, app: str) -> None:
     setting = Setting(tmp_path, log_url, app, top='lanes = "single"')
     setting.produce(EVENTS)
-    with running(setting):
-        until_learned(setting, 1000)
-        with flowing(setting, 600):
-            setting.backfill()
-            assert set(setting.promote(wait_s=PATIENCE_S).adopted) == {0, 1}
-        until_learned(setting, setting.produced)
-    manifest = setting.newest("v2")
-    assert sum(manifest.positions.values()) >= setting.produced
-    assert manifest.events == setting.produced
-    verdicts = list(verify(backfill_config(setting.config, "v2"), setting.log, 0))
-    assert {one.ok for one in verdicts} == {True}
-    assert setting.letters() == sorted({*setting.letters()})
-    setting.opened.close()
+    with setting.opened:
+        with running(setting):
+            until_learned(setting, 1000)
+            with flowing(setting, 600):
+                setting.backfill()
+                assert set(setting.promote(wait_s=PATIENCE_S).adopted) == {0, 1}
+            until_learned(setting, setting.produced)
+        manifest = setting.newest("v2")
+        assert sum(manifest.positions.values()) >= setting.produced
+        assert manifest.events == setting.produced
+        verdicts = list(verify(backfill_config(setting.config, "v2"), setting.log, 0))
+        assert {one.ok for one in verdicts} == {True}
+        assert setting.letters() == sorted({*setting.letters()})
 
 
 def test_what_cannot_be_promoted_says_why(made: Setting) -> None:

@@ -351,7 +351,9 @@ class _Overhear(logging.Filter):
         telling = isinstance(error, Exception) and not isinstance(error, vendor.KafkaTimeoutError)
         # A refused password ends the connection, and the last try ends with the time: that
         # says nothing, and must not hide what an earlier try was told.
-        vague = isinstance(error, vendor.RequestTimedOutError) or "disconnected" in str(error)
+        vague = isinstance(error, vendor.RequestTimedOutError) or any(
+            word in str(error) for word in ("disconnected", "timed out")
+        )
         if telling and not (self.said and vague):
             self.said = str(error)
         return logging.getLogger("kafka").level < logging.CRITICAL

@@ -28,6 +28,8 @@ __all__ = ["KafkaLog"]
 
 READER_WAIT_MS = 50
 GROW_S = 10.0
+ANSWER_S = 10.0
+PAUSE_S = 0.1
 
 
 class KafkaLog:
@@ -114,7 +116,7 @@ class KafkaLog:
             while self._describe(topic).partitions < total:
                 if time.monotonic() > deadline:
                     raise Transient(f"topic {topic} does not have {total} partitions yet")
-                time.sleep(0.05)
+                time.sleep(PAUSE_S)
         except vendor.KafkaError as error:
             raise translated(error, doing) from error
 
@@ -131,12 +133,19 @@ class KafkaLog:
 
     def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
         self._describe(topic)
-        try:
-            found = self._asking().list_group_offsets([group_id])[group_id]
-        except vendor.GroupIdNotFoundError:
-            return {}
-        except vendor.KafkaError as error:
-            raise translated(error, f"asking for the offsets of group {group_id}") from error
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                found = self._asking().list_group_offsets([group_id])[group_id]
+                break
+            except vendor.GroupIdNotFoundError:
+                return {}
+            except vendor.KafkaError as error:
+                # A group's coordinator is made when the first one asks for it.
+                if isinstance(error, vendor.RetriableError) and time.monotonic() < deadline:
+                    time.sleep(PAUSE_S)
+                    continue
+                raise translated(error, f"asking for the offsets of group {group_id}") from error
         return {
             where.partition: Committed(at.offset, at.metadata or "")
             for where, at in found.items()
