@@ -167,7 +167,8 @@ class Control:
         if kind == "current":
             pointer = self._checked(msgspec.json.decode(value, type=Pointer), key)
             known = self.pointers.get(pointer.name)
-            if known is None or pointer.number > known.number:
+            # Of two with one number the later one, which is the one that compaction keeps.
+            if known is None or pointer.number >= known.number:
                 self.pointers[pointer.name] = pointer
         elif kind == "backfill":
             stretch = self._checked(msgspec.json.decode(value, type=Stretch), key)

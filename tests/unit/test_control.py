@@ -56,3 +56,17 @@ def test_what_is_no_decision_is_passed_over(
             assert control.pointers == {"a": Pointer(**POINTER)}
             assert control.stretches == {"v2": Stretch(**STRETCH)}
     assert "a.control[0] offset 0 is passed over" in caplog.text
+
+
+def test_of_two_promotions_at_one_moment_the_one_that_compaction_keeps_counts(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedLog(f"sqlite:///{tmp_path / 'log.db'}") as log:
+        log.create_topics([TopicSpec("a.control", 1)])
+        numbers = {"v2": 7, "v3": 7, "v1": 6}
+        with log.appender() as appender:
+            for lineage, number in numbers.items():
+                pointer = Pointer(**{**POINTER, "lineage": lineage, "number": number})
+                appender.append([control_record(pointer, "a.control")])
+        with Control(log, "a.control", "a") as control:
+            assert control.current("a") == "v3"
