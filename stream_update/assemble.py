@@ -335,8 +335,28 @@ def identity(
 
 
 def signing_key(config: Config) -> SigningKey | None:
-    """The key that this application signs with, if it signs."""
-    return SigningKey.load(config.snapshot.signing_key) if config.snapshot.signing_key else None
+    """The key that this application signs with, if it signs.
+
+    Raises :class:`ConfigError` if there are trusted keys and it is none of them: the process
+    could not go on with what it has written itself.
+    """
+    trusted = trusted_keys(config)
+    if not config.snapshot.signing_key:
+        if trusted is None:
+            return None
+        raise ConfigError(
+            "[snapshot] has trusted_keys and no signing_key: nobody who trusts these keys would "
+            "take what this process writes, itself included",
+            hint='name the key to sign with: signing_key = "file:PATH" or "env:NAME"',
+        )
+    key = SigningKey.load(config.snapshot.signing_key)
+    if trusted is not None and not trusted.knows(key.key_id.encode()):
+        raise ConfigError(
+            f"[snapshot] signing_key has the id {key.key_id}, which is none of trusted_keys: this "
+            "process would not take what it has written itself",
+            hint="add its public key to trusted_keys, here and wherever the snapshots are read",
+        )
+    return key
 
 
 def trusted_keys(config: Config) -> TrustedKeys | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from stream_update.events import Record, TopicPartition
 from stream_update.protocols import Log
@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 # In front of what is signed: a signature of a manifest is none of a decision.
 PURPOSE = b"control v1\0"
 
+# What is found on the topic names lineages, and the topics of some, so it is held to the same
+# rules as a configuration.
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
+Partition = Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")]
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+
 
 class Pointer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``lineage`` stands for the configured lineage ``name`` from now on.
@@ -36,11 +42,11 @@ class Pointer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     app: str
-    name: str
-    lineage: str
-    previous: str
-    number: int
-    learned: dict[str, int]
+    name: Name
+    lineage: Name
+    previous: Name
+    number: Annotated[int, Meta(ge=1)]
+    learned: dict[Partition, Count]
     promoted_ms: int
 
     @property
@@ -54,11 +60,11 @@ class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     app: str
-    name: str
+    name: Name
     since: str
     until: str
-    start: dict[str, int]
-    ends: dict[str, int]
+    start: dict[Partition, Count]
+    ends: dict[Partition, Count]
     created_ms: int
 
     @property
@@ -161,10 +167,13 @@ class Control:
         if kind == "current":
             pointer = self._checked(msgspec.json.decode(value, type=Pointer), key)
             known = self.pointers.get(pointer.name)
-            if known is None or pointer.number > known.number:
+            # Of two with one number the later one, which is the one that compaction keeps.
+            if known is None or pointer.number >= known.number:
                 self.pointers[pointer.name] = pointer
         elif kind == "backfill":
             stretch = self._checked(msgspec.json.decode(value, type=Stretch), key)
+            if not stretch.start or stretch.start.keys() != stretch.ends.keys():
+                raise ValueError(f"backfill {stretch.name} starts in other partitions than it ends")
             # The first counts: processes of the backfill may have begun with it.
             self.stretches.setdefault(stretch.name, stretch)
 

@@ -38,6 +38,8 @@ __all__ = ["Promotion", "promote"]
 SAY_S = 2.0
 JOIN_S = 10.0
 """Joining a group takes some seconds even if nobody else is in it."""
+SEEN_S = 15.0
+"""How soon what has been committed can be read."""
 ADOPT_S = 15.0
 """Live trainers look for a promotion every second; longer means that none runs."""
 
@@ -115,22 +117,20 @@ class _Handover:
 
     def move(self) -> Pointer:
         """Write the pointer, with the mark on the offsets of the backfill's group."""
-        previous = self._control.current(self._config.lineage_name)
-        if previous == self._lineage:
-            raise ConfigError(
-                f"lineage {self._lineage} is the live one already",
-                hint="there is nothing to promote",
-            )
+        self._check_other_is_live()
         self._learned()
         group = self._own_group()
         learned = self._learned()
         self._wait_for_live(learned)
+        # Another promotion may have come in while this one waited.
+        self._control.catch_up()
+        self._check_other_is_live()
         known = self._control.pointers.get(self._config.lineage_name)
         pointer = Pointer(
             app=self._config.app,
             name=self._config.lineage_name,
             lineage=self._lineage,
-            previous=previous,
+            previous=self._control.current(self._config.lineage_name),
             number=known.number + 1 if known is not None else 1,
             learned={str(p): offset for p, offset in sorted(learned.items())},
             promoted_ms=int(time.time() * 1000),
@@ -141,7 +141,37 @@ class _Handover:
         else:
             with self._log.appender() as appender:
                 appender.append([record])
+        self._confirm(pointer)
         return pointer
+
+    def _check_other_is_live(self) -> None:
+        if self._control.current(self._config.lineage_name) == self._lineage:
+            raise ConfigError(
+                f"lineage {self._lineage} is the live one already",
+                hint="there is nothing to promote",
+            )
+
+    def _confirm(self, pointer: Pointer) -> None:
+        """Two promotions at one moment have one number, and of these the later one counts."""
+        patience = _Patience(SEEN_S, None)
+        while True:
+            self._control.refresh(0.2)
+            found = self._control.pointers.get(pointer.name)
+            if found is not None and found.number >= pointer.number:
+                self._control.catch_up()
+                break
+            if patience.over():
+                raise Transient(
+                    f"the pointer to lineage {pointer.lineage} was written, and cannot be read",
+                    hint="promote again; it says if that lineage is the live one already",
+                )
+        live = self._control.current(pointer.name)
+        if live != pointer.lineage:
+            raise Transient(
+                f"another promotion came at the same time: lineage {live} is live, and not "
+                f"{pointer.lineage}",
+                hint="promote again if it should not be",
+            )
 
     def adopted(self, patience: _Patience) -> dict[int, int]:
         """The partitions that the live trainers go on with; empty if there are none."""
@@ -173,7 +203,14 @@ class _Handover:
                     f"{topic}[{number}] holds no snapshot of lineage {self._lineage}",
                     hint=f"stream-update backfill --as {self._lineage} makes one",
                 )
-            check_identity(snapshot.manifest, self._identity)
+            try:
+                check_identity(snapshot.manifest, self._identity)
+            except LineageMismatch as error:
+                raise LineageMismatch(
+                    str(error),
+                    hint="promote it with the configuration that made it (-c FILE), which is also "
+                    "what the live trainers have to find in theirs",
+                ) from error
             learned |= snapshot.manifest.positions
         return learned
 

@@ -40,7 +40,8 @@ class Once:
 
 def _about(value: bytes | None, headers: dict[str, bytes]) -> Hashable | None:
     if "offset" in headers:
-        return tuple(headers.get(name) for name in ("lineage", "topic", "partition", "offset"))
+        names = ("lineage", "topic", "partition", "offset", "by")
+        return tuple(headers.get(name) for name in names)
     try:
         record: Any = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
@@ -48,8 +49,8 @@ def _about(value: bytes | None, headers: dict[str, bytes]) -> Hashable | None:
     if not isinstance(record, dict):
         return None
     if "offset" in record:
-        names = ("lineage", "topic", "partition", "offset", "kind", "monitor", "detector")
-        return tuple(map(record.get, names))
+        fields = ("lineage", "topic", "partition", "offset", "kind", "monitor", "detector")
+        return tuple(map(record.get, fields))
     if "next" in record:
         return record.get("lineage"), record.get("partition"), orjson.dumps(record["next"])
     return None

@@ -137,6 +137,7 @@ class Scorer:
             self._dead_letters_topic,
             self._source_topic,
             self.subscriber.lineage,
+            by="scorer",
         )
         try:
             position = {damaged.partition: Committed(damaged.first)}
@@ -167,7 +168,11 @@ class Scorer:
             predicted += len(block.features)
             records += [
                 dead_letter_record(
-                    letter, self._dead_letters_topic, self._source_topic, self.subscriber.lineage
+                    letter,
+                    self._dead_letters_topic,
+                    self._source_topic,
+                    self.subscriber.lineage,
+                    by="scorer",
                 )
                 for letter in letters
             ]

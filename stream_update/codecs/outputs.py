@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -14,8 +14,17 @@ from stream_update.events import DeadLetter, Headers, Record
 __all__ = ["dead_letter_record", "json_record", "prediction_record", "unreadable_letter"]
 
 
-def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineage: str) -> Record:
-    """The original bytes and key, with the where and why in headers."""
+def dead_letter_record(
+    letter: DeadLetter,
+    topic: str,
+    source_topic: str,
+    lineage: str,
+    by: Literal["trainer", "scorer"] = "trainer",
+) -> Record:
+    """The original bytes and key, with the where and why in headers.
+
+    ``by`` tells apart what a trainer and a scorer say of one event that both have read.
+    """
     headers = {
         "topic": source_topic,
         "partition": str(letter.partition),
@@ -23,6 +32,7 @@ def dead_letter_record(letter: DeadLetter, topic: str, source_topic: str, lineag
         "reason": letter.reason,
         "detail": letter.detail,
         "lineage": lineage,
+        "by": by,
         "timestamp": "" if letter.timestamp_ms is None else str(letter.timestamp_ms),
     }
     return Record(

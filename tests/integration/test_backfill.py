@@ -415,6 +415,25 @@ def test_a_running_backfill_is_not_promoted(made: Setting) -> None:
         Trainer(load(made.path, ["lineage=v2"]), made.log)
 
 
+def test_a_promotion_that_waited_counts_after_the_one_that_did_not(made: Setting) -> None:
+    made.learn()
+    own = made.backfill("v2")
+    made.backfill("v3")
+    done: list[Promotion] = []
+    with made.log.member(own.trainer_group, own.source.topic) as other:
+        while not other.poll(0.2).gained:
+            pass
+        waiting = threading.Thread(
+            target=lambda: done.append(made.promote("v2", wait_s=PATIENCE_S))
+        )
+        waiting.start()
+        assert made.promote("v3", wait_s=0.0).pointer.number == 1
+        assert waiting.is_alive()
+    waiting.join()
+    assert (done[0].pointer.number, done[0].pointer.previous) == (2, "v3")
+    assert made.learn()["lineage"] == "v2"
+
+
 def test_a_trainer_that_does_not_fit_goes_on_as_before(
     made: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,9 +98,23 @@ def test_another_key_takes_none_of_them(setting: Setting) -> None:
     # A trainer that trusts another key does not build on them either.
     _, said = call(
         "run", "-c", setting.config, "--until-end",
-        "-s", f'snapshot.trusted_keys=["{other[0]}"]', cwd=setting.folder, code=3,
+        "-s", f'snapshot.trusted_keys=["{other[0]}"]', "-s", "snapshot.signing_key=file:other.key",
+        cwd=setting.folder, code=3,
     )  # fmt: skip
     assert "holds none" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize("key", ["", "file:other.key"])
+def test_who_would_not_take_what_he_writes_does_not_start(setting: Setting, key: str) -> None:
+    call("keys", "generate", "other.key", cwd=setting.folder)
+    for command in (["run", "--until-end"], ["backfill", "--as", "v2"]):
+        _, said = call(
+            *command, "-c", setting.config, "-s", f"snapshot.signing_key={key}",
+            cwd=setting.folder, code=2,
+        )  # fmt: skip
+        assert "signing_key" in said
+        assert "trusted_keys" in said
+    assert not setting.snapshots()
 
 
 def test_hostile_records_leave_the_model_as_it_is(setting: Setting) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -10,9 +10,9 @@ from stream_update.events import DeadLetter, Record
 from stream_update.repeats import Once
 
 
-def letter(offset: int, partition: int = 0) -> Record:
+def letter(offset: int, partition: int = 0, by: Literal["trainer", "scorer"] = "trainer") -> Record:
     dead = DeadLetter(partition, offset, "why", "because", None, b"raw", None)
-    return dead_letter_record(dead, "dead", "topic", "lineage")
+    return dead_letter_record(dead, "dead", "topic", "lineage", by)
 
 
 def prediction(offset: int, version: str = "a@1") -> Record:
@@ -40,6 +40,7 @@ def said(**fields: Any) -> Record:
     [
         (letter(1), letter(1), letter(2)),
         (letter(1), letter(1), letter(1, partition=1)),
+        (letter(1), letter(1), letter(1, by="scorer")),
         (prediction(3), prediction(3, "a@2"), prediction(4)),
         (
             said(offset=1, monitor="drift"),
@@ -48,7 +49,7 @@ def said(**fields: Any) -> Record:
         ),
         (said(next={"0": 5}), said(next={"0": 5}, more=1), said(next={"0": 6})),
     ],
-    ids=["letters", "partitions", "predictions", "alarms", "metrics"],
+    ids=["letters", "partitions", "scorers", "predictions", "alarms", "metrics"],
 )
 def test_a_repeat_is_told_from_a_new_record(first: Record, repeat: Record, other: Record) -> None:
     once = Once()
