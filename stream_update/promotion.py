@@ -246,7 +246,11 @@ class _Handover:
                 f"in partitions {sorted(behind)} of {self._info.name}"
             )
             if self._patience.over():
-                raise Transient(text, hint="let them catch up, and promote again")
+                raise Transient(
+                    text,
+                    hint="let them catch up, with the configuration that they had if it was "
+                    "changed, and promote again; or promote a backfill that ends earlier (--to)",
+                )
             self._patience.wait(text, 0.2)
 
 

@@ -500,7 +500,12 @@ def check_identity(manifest: Manifest, expected: Identity) -> None:
     if found.learner != expected.learner or found.fingerprint != expected.fingerprint or changed:
         code = "; ".join(changed_sources(manifest, expected)) or "the code that builds the learner"
         what = "; ".join(changed) or code
-        raise LineageMismatch(f"{where} was made by another learner; changed: {what}", hint=rebuild)
+        name = f"{expected.lineage}-v2"
+        raise LineageMismatch(
+            f"{where} was made by another learner; changed: {what}",
+            hint=f"take the change back, or rebuild by replay: stream-update backfill --as {name} "
+            f"learns the past again with it, and stream-update promote {name} goes on with that",
+        )
 
 
 def changed_sources(manifest: Manifest, expected: Identity) -> list[str]:
