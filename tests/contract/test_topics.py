@@ -131,3 +131,13 @@ def test_partitions_can_be_added_under_a_group(stage: Stage) -> None:
     assert stage.log.committed(stage.group, stage.source) == {3: Committed(1)}
     with pytest.raises(ConfigError, match="does not exist"):
         stage.log.add_partitions("no-such-topic", 2)
+
+
+def test_who_writes_already_writes_to_a_partition_that_was_added(stage: Stage) -> None:
+    stage.create(source=1)
+    with stage.log.appender() as appender:
+        appender.append([Record(stage.source, b"0", partition=0)])
+        appender.flush()
+        stage.log.add_partitions(stage.source, 3)
+        appender.append([Record(stage.source, b"2", partition=2)])
+    assert stage.end(stage.source, 2) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,8 @@ from stream_update.log.kafka.refusals import translated
 __all__ = ["Spread", "close_producer", "rejected"]
 
 CLOSE_S = 1.0
+KNOWN_S = 15.0
+"""How soon a client learns of a partition that its broker has told us of."""
 
 TOO_LARGE = (vendor.MessageSizeTooLargeError, vendor.RecordListTooLargeError)
 
@@ -53,17 +57,36 @@ class Spread:
 
     def send(self, producer: Any, record: Record, partition: int | None) -> Any:
         """Hand a record to the client; its future."""
-        try:
-            return producer.send(
-                record.topic,
-                record.value,
-                record.key,
-                [*record.headers],
-                partition,
-                record.timestamp_ms,
+        while True:
+            try:
+                return producer.send(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    [*record.headers],
+                    partition,
+                    record.timestamp_ms,
+                )
+            except (TypeError, ValueError, *TOO_LARGE) as error:
+                if partition is None or partition in producer.partitions_for(record.topic):
+                    raise rejected(record, error, self._max_request_size) from error
+            # The topic has it, and the client asks only every few minutes.
+            _make_known(producer, record.topic, partition)
+
+
+def _make_known(producer: Any, topic: str, partition: int) -> None:
+    deadline = time.monotonic() + KNOWN_S
+    while partition not in producer.partitions_for(topic):
+        if time.monotonic() > deadline:
+            raise Transient(
+                f"the client does not learn of partition {partition} of topic {topic}",
+                hint="was it added just now? Start again",
             )
-        except (TypeError, ValueError, *TOO_LARGE) as error:
-            raise rejected(record, error, self._max_request_size) from error
+        heard = threading.Event()
+        asked = producer._metadata.request_update()  # noqa: SLF001
+        asked.add_both(lambda *_, heard=heard: heard.set())
+        producer._sender.wakeup()  # noqa: SLF001
+        heard.wait(1.0)
 
 
 def close_producer(producer: Any) -> None:
