@@ -127,7 +127,7 @@ def topic_specs(config: Config, partitions: int) -> list[TopicSpec]:
         TopicSpec(config.topic("snapshots"), partitions, replicas, COMPACTED),
         *(TopicSpec(config.topic(kind), partitions, replicas) for kind in OUTPUTS),
         TopicSpec(config.topic("journal"), 1, replicas, {"retention.ms": "-1"}),
-        TopicSpec(config.topic("control"), 1, replicas, COMPACTED),
+        TopicSpec(config.topic("control"), 1, replicas, {"retention.ms": "-1"}),
     ]
 
 

@@ -23,13 +23,13 @@ from stream_update.assemble import (
 from stream_update.config import Config
 from stream_update.control import Stretch, control_record
 from stream_update.errors import ConfigError
-from stream_update.events import TopicInfo, TopicPartition, TopicSpec
+from stream_update.events import TopicPartition, TopicSpec
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
 
 __all__ = ["Estimate", "backfill", "estimate", "planned"]
 
-BEGINNING, END = "beginning", "end"
+BEGINNING, END, COMMITTED = "beginning", "end", "committed"
 SAMPLE_S = 3.0
 
 
@@ -37,13 +37,20 @@ SAMPLE_S = 3.0
 
 
 def planned(
-    config: Config, log: Log, since: str = "", until: str = "", *, record: bool = True
+    config: Config,
+    log: Log,
+    since: str = "",
+    until: str = "",
+    *,
+    record: bool = True,
+    live_group: str = "",
 ) -> Stretch:
     """The stretch that the backfill of ``config`` covers: as it was fixed by the process that
     began it, or else from ``since`` to ``until`` as the log is now.
 
     Both are ISO 8601 dates or times (UTC unless they say otherwise), or ``beginning`` and
-    ``end``, which is what an empty one means. With ``record`` it is fixed from now on.
+    ``end``, which is what an empty one means; ``until`` may be ``committed``: what the trainers
+    of ``live_group`` have spoken of. With ``record`` it is fixed from now on.
     Raises :class:`ConfigError` if it was fixed before to something else.
     """
     info = source_topic(config, log)
@@ -51,7 +58,12 @@ def planned(
         name = config.lineage_name
         known = control.stretches.get(name)
         if known is None:
-            stretch = _stretch(config, reader, info, since or BEGINNING, until or END)
+            places = [TopicPartition(info.name, partition) for partition in range(info.partitions)]
+            end = reader.end_offsets(places)
+            if until == COMMITTED:
+                at = log.committed(live_group, info.name)
+                end = {p: at[p.partition].offset if p.partition in at else 0 for p in places}
+            stretch = _stretch(config, reader, end, since or BEGINNING, until or END)
             if not record:
                 return stretch
             decision = control_record(stretch, config.topic("control"), signing_key(config))
@@ -68,11 +80,13 @@ def planned(
         return known
 
 
-def _stretch(config: Config, reader: Reader, info: TopicInfo, since: str, until: str) -> Stretch:
-    places = [TopicPartition(info.name, partition) for partition in range(info.partitions)]
-    first, end = reader.beginning_offsets(places), reader.end_offsets(places)
+def _stretch(
+    config: Config, reader: Reader, end: Mapping[TopicPartition, int], since: str, until: str
+) -> Stretch:
+    places = sorted(end)
+    first = reader.beginning_offsets(places)
     starts = first if since == BEGINNING else _at(reader, end, since, "--from")
-    ends = end if until == END else _at(reader, end, until, "--to")
+    ends = end if until in {END, COMMITTED} else _at(reader, end, until, "--to")
     return Stretch(
         app=config.app,
         name=config.lineage_name,
@@ -93,7 +107,8 @@ def _at(
     except ValueError:
         raise ConfigError(
             f"{option} {text}: this is no date or time",
-            hint="2026-10-01 or 2026-10-01T12:30:00+02:00, or beginning, or end",
+            hint="2026-10-01 or 2026-10-01T12:30:00+02:00, or beginning, end, or (for --to) "
+            "committed",
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -2,7 +2,8 @@
 
 ``current/NAME`` says which lineage stands for the configured lineage NAME since the last
 promotion, and ``backfill/NAME`` which events a backfill covers, so that every process of it,
-and every next try, ends at the same offsets. The topic is compacted: the newest of each counts.
+and every next try, ends at the same offsets. Nothing is ever dropped from the topic, so an old
+decision that is written again moves nobody.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Control:
         if kind == "current":
             pointer = self._checked(msgspec.json.decode(value, type=Pointer), key)
             known = self.pointers.get(pointer.name)
-            # Of two with one number the later one, which is the one that compaction keeps.
+            # Of two with one number, made at one moment, the later one.
             if known is None or pointer.number >= known.number:
                 self.pointers[pointer.name] = pointer
         elif kind == "backfill":

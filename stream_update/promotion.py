@@ -248,8 +248,9 @@ class _Handover:
             if self._patience.over():
                 raise Transient(
                     text,
-                    hint="let them catch up, with the configuration that they had if it was "
-                    "changed, and promote again; or promote a backfill that ends earlier (--to)",
+                    hint="let them catch up and promote again; if they cannot run because their "
+                    "configuration was changed, promote a backfill that ends where they are "
+                    "(--to committed)",
                 )
             self._patience.wait(text, 0.2)
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stream_update import assemble
-from stream_update.cli.options import configured, json_option, print_json
+from stream_update.cli.options import configured, json_option, lineage_option, looked_at, print_json
 from stream_update.comparing import Change, Compared, Comparison, compare
 from stream_update.config import Config
 from stream_update.errors import ConfigError, LineageMismatch
@@ -29,6 +29,7 @@ LAST_KEY = re.compile(r"^(.*)\[[^\]]*\]$")
 @click.argument("first", metavar="A", type=int)
 @click.argument("second", metavar="B", type=int)
 @configured
+@lineage_option
 @click.option("--partition", type=int, default=0, show_default=True)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=10, show_default=True,
@@ -40,7 +41,7 @@ def diff(
 ) -> None:
     """What changed from snapshot A to snapshot B: events, model, figures, detectors."""
     with assemble.open_log(config) as log, log.reader() as reader:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         held = {s.manifest.seq: s for s in held_snapshots(config, reader, partition)}
         for seq in (first, second):
             if seq not in held:

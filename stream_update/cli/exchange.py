@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stream_update import assemble
-from stream_update.cli.options import configured, json_option, print_json
+from stream_update.cli.options import configured, json_option, lineage_option, looked_at, print_json
 from stream_update.config import Config
 from stream_update.errors import ConfigError
 from stream_update.exchange import import_snapshot, write_snapshot
@@ -23,6 +23,7 @@ __all__ = ["export_command", "import_command"]
     type=click.Path(path_type=Path, dir_okay=False),
 )  # fmt: skip
 @configured
+@lineage_option
 @click.option("--partition", type=int, default=0, show_default=True)
 @json_option
 def export_command(
@@ -33,7 +34,7 @@ def export_command(
     It has the very bytes that were signed, so "snapshots import" can check the signature.
     """
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         if config.topic("snapshots") not in log.topics():
             raise ConfigError(
                 f"{config.log} has no topic {config.topic('snapshots')!r}",
@@ -64,6 +65,7 @@ def export_command(
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @configured
+@lineage_option
 @click.option("--dry-run", is_flag=True, help="Check everything, publish nothing.")
 @json_option
 def import_command(config: Config, file: Path, dry_run: bool, as_json: bool) -> None:
@@ -75,7 +77,7 @@ def import_command(config: Config, file: Path, dry_run: bool, as_json: bool) -> 
     repeat events. Exit code 3 then, or 1 for a damaged file.
     """
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         done = import_snapshot(config, log, file, dry_run=dry_run)
     if as_json:
         print_json({"lineage": config.lineage_name, "partition": done.manifest.partition,

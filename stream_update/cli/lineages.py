@@ -39,15 +39,17 @@ def backfill(
 ) -> None:
     """Learn the past again, under a lineage of its own.
 
-    TIME is a date or a time such as 2026-10-01 or 2026-10-01T12:30:00+02:00. The live trainers and
+    TIME is a date or a time such as 2026-10-01 or 2026-10-01T12:30:00+02:00; with "--to committed"
+    it is where the live trainers are, whether they run or not. The live trainers and
     those who read their topics see nothing of it: what it says goes to APP.LINEAGE.metrics,
     APP.LINEAGE.drift and APP.LINEAGE.dead-letters. Started several times, the processes
     share the partitions; started again, it goes on where it was. When it is done,
     stream-update promote lets the live trainers go on with it.
     """
+    group = config.trainer_group
     config = assemble.backfill_config(config, name)
     with assemble.open_log(config) as log:
-        stretch = planned(config, log, since, until, record=not dry_run)
+        stretch = planned(config, log, since, until, record=not dry_run, live_group=group)
         if dry_run:
             _say_estimate(config, log, stretch, as_json)
             return

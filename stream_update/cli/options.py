@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 import orjson
 from rich.console import Console
 from rich.table import Table
 
+from stream_update import assemble
 from stream_update.config import Config, load
+from stream_update.protocols import Log
 
 __all__ = [
     "configured",
     "errors",
     "json_option",
+    "lineage_option",
+    "looked_at",
     "on_signals",
     "print_json",
     "print_table",
@@ -30,6 +35,7 @@ __all__ = [
 R = TypeVar("R")
 
 RELOAD = "stream_update.reload"
+LINEAGE = "stream_update.lineage"
 
 errors = Console(stderr=True)
 
@@ -61,6 +67,26 @@ def reload() -> Config:
     """The configuration of this command as its files are by now."""
     config: Config = click.get_current_context().meta[RELOAD]()
     return config
+
+
+def _remember_lineage(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[LINEAGE] = value
+
+
+lineage_option = click.option(
+    "--lineage", metavar="NAME", expose_value=False, callback=_remember_lineage,
+    help="This one, and not the one that is live by now.",
+)  # fmt: skip
+
+
+def looked_at(config: Config, log: Log) -> Config:
+    """The configuration with the lineage that a command looks at: the named one, or else the
+    one that stands for the configured one since the last promotion.
+    """
+    name = click.get_current_context().meta.get(LINEAGE)
+    if name is None:
+        return assemble.live(config, log)
+    return msgspec.structs.replace(config, lineage=name, group_id=config.trainer_group)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines: JSON.")

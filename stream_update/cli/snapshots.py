@@ -14,6 +14,8 @@ from stream_update.cli.exchange import export_command, import_command
 from stream_update.cli.options import (
     configured,
     json_option,
+    lineage_option,
+    looked_at,
     print_json,
     print_table,
 )
@@ -80,11 +82,12 @@ def _manifests(config: Config, log: Log) -> list[_Listed]:
 
 @snapshots.command("list")
 @configured
+@lineage_option
 @json_option
 def snapshots_list(config: Config, as_json: bool) -> None:
     """The snapshots that the log still holds."""
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         listed = _manifests(config, log)
     if as_json:
         print_json([one.as_dict() for one in listed])
@@ -119,6 +122,7 @@ def snapshots_list(config: Config, as_json: bool) -> None:
 @snapshots.command("show")
 @click.argument("seq", type=int, required=False)
 @configured
+@lineage_option
 @click.option("--partition", type=int, default=0, show_default=True)
 def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
     """The manifest of a snapshot, the newest by default, as JSON.
@@ -126,7 +130,7 @@ def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
     With trusted keys one that they signed, if there is any; "signed" says by which.
     """
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         listed = [one for one in _manifests(config, log) if one.manifest.partition == partition]
     chosen = [one for one in listed if seq is None or one.manifest.seq == seq]
     chosen = [one for one in chosen if one.good] or chosen
@@ -152,6 +156,7 @@ for one in (diff, export_command, import_command):
 @snapshots.command("verify")
 @click.argument("seq", type=int, required=False)
 @configured
+@lineage_option
 @click.option("--partition", type=int, help="Only this one.")
 @json_option
 def snapshots_verify(config: Config, seq: int | None, partition: int | None, as_json: bool) -> None:
@@ -162,7 +167,7 @@ def snapshots_verify(config: Config, seq: int | None, partition: int | None, as_
     """
     verdicts: list[Verdict] = []
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         info = log.topics().get(config.topic("snapshots"))
         if info is None:
             raise ConfigError(
@@ -221,6 +226,7 @@ def _ranges(verdict: Verdict) -> str:
 
 @click.command()
 @configured
+@lineage_option
 @json_option
 def journal(config: Config, as_json: bool) -> None:
     """The order in which a lane over several partitions took its events.
@@ -230,7 +236,7 @@ def journal(config: Config, as_json: bool) -> None:
     topic = config.topic("journal")
     runs: list[tuple[int, int, int]] = []
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         if topic not in log.topics():
             raise ConfigError(
                 f"{config.log} has no topic {topic!r}", hint='only lanes = "single" has a journal'

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from stream_update import assemble
-from stream_update.cli.options import configured, json_option, print_json
+from stream_update.cli.options import configured, json_option, lineage_option, looked_at, print_json
 from stream_update.config import Config
 from stream_update.errors import LineageMismatch
 from stream_update.proof import Answer, why
@@ -31,6 +31,7 @@ LONGEST = 400
 @click.command("why")
 @click.argument("offset", type=click.IntRange(min=0))
 @configured
+@lineage_option
 @click.option("--partition", type=int, default=0, show_default=True)
 @json_option
 def why_command(config: Config, offset: int, partition: int, as_json: bool) -> None:
@@ -42,7 +43,7 @@ def why_command(config: Config, offset: int, partition: int, as_json: bool) -> N
     been processed yet.
     """
     with assemble.open_log(config) as log:
-        config = assemble.live(config, log)
+        config = looked_at(config, log)
         answer = why(config, log, partition, offset)
     if as_json:
         print_json(

@@ -465,6 +465,28 @@ def test_a_trainer_that_does_not_fit_goes_on_as_before(
         assert made.newest("v2", partition).digest == made.reference(partition, other).digest
 
 
+def test_a_changed_learner_takes_over_from_trainers_that_stand_still(made: Setting) -> None:
+    """They are behind, and with the changed configuration they cannot catch up."""
+    made.learn(max_events=1200)
+    made.path.write_text(made.path.read_text().replace("lr = 0.01", "lr = 0.05"))
+    made.config = load(made.path)
+    with pytest.raises(LineageMismatch, match="lr"):
+        made.learn()
+    place = ("-c", made.path)
+    call("backfill", *place, "--as", "v2", "--to", "committed", cwd=made.folder)
+    made.promote(wait_s=0.0)
+    assert made.learn()["lineage"] == "v2"
+    for partition in (0, 1):
+        assert made.newest("v2", partition).digest == made.reference(partition).digest
+    assert made.letters() == sorted({*made.letters()})
+    assert len(made.letters()) == (EVENTS + 95) // 97
+    # The former lineage can still be looked at, and so can this one, by their names.
+    for name in (made.app, "v2"):
+        out, _ = call("snapshots", "list", *place, "--lineage", name, "--json", cwd=made.folder)
+        assert {one["identity"]["lineage"] for one in json.loads(out)} == {name}
+    call("snapshots", "verify", *place, "--lineage", "v2", cwd=made.folder)
+
+
 def test_commands(made: Setting) -> None:
     made.learn()
     place = ("-c", made.path)
