@@ -170,6 +170,8 @@ class Worker:
 
     def _gain(self, partitions: Sequence[int]) -> None:
         self._owned |= set(partitions)
+        # Restored lanes read on from where they are: what this poll brought is not for them.
+        self._void |= {0} if self._single else set(partitions)
         if self._single:
             self._gain_single()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 from stream_update.assemble import Trainer, create_topics
 from stream_update.config import load
 from stream_update.errors import LineageMismatch, Refused, Transient
-from stream_update.events import Committed, Record, TopicPartition
+from stream_update.events import Committed, Poll, Record, TopicPartition
 from stream_update.journal import Journal
 from stream_update.plugins import open_log
+from stream_update.proof import verify
 from stream_update.protocols import Log, Member, Publication, Publisher
 from tests.programs import configure, elec2
 
@@ -259,3 +260,56 @@ def test_a_journal_whose_end_is_hidden_is_waited_for(
     assert Trainer(config, log, until_end=True).run()["events"] == EVENTS
     entries = [json.loads(record.value or b"") for record in read(log, config.topic("journal"))]
     assert [entry["number"] for entry in entries] == [*range(len(entries))]
+
+
+class Together:
+    """Polls so that records and the partitions that were added come at once, as the client of a
+    broker may bring them.
+    """
+
+    def __init__(self, poll: Callable[..., Poll]) -> None:
+        self._poll = poll
+        self.waiting = False
+
+    def __call__(self, timeout_s: float, max_records: int = 500) -> Poll:
+        poll = self._poll(timeout_s, max_records)
+        if not self.waiting or not (poll.batches or poll.gained):
+            return poll
+        batches = [*poll.batches]
+        while not poll.gained:
+            poll = self._poll(timeout_s, max_records)
+            batches += poll.batches
+        self.waiting = False
+        return poll._replace(batches=batches)
+
+
+@pytest.mark.parametrize("lanes", ["per-partition", "single"])
+def test_records_that_come_with_new_partitions_are_learned_once(
+    tmp_path: Path, log: Log, lanes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = configure(
+        tmp_path, log.url, "grown", partitions=2, checkpoint=100, top=f'lanes = "{lanes}"'
+    )
+    config = load(path, ["max_poll_records=30"])
+    create_topics(config, log)
+    with log.appender() as appender:
+        appender.append(
+            Record(config.source.topic, json.dumps(event).encode(), partition=number % 2)
+            for number, event in enumerate(elec2(EVENTS))
+        )
+    grown: list[int] = []
+
+    def grow(worker: Any) -> None:
+        if worker.events > 250 and not grown:
+            grown.append(worker.events)
+            together.waiting = True
+            log.add_partitions(config.source.topic, 3)
+
+    trainer = Trainer(config, log, until_end=True, on_progress=grow)
+    together = Together(trainer.worker._member.poll)
+    monkeypatch.setattr(trainer.worker._member, "poll", together)
+    report = trainer.run()
+    assert not together.waiting
+    assert report["learned"] == EVENTS
+    for number in range(2 if lanes == "per-partition" else 1):
+        assert {verdict.ok for verdict in verify(config, log, number)} == {True}
