@@ -70,13 +70,14 @@ class TorchLearner:
         device: str = "cpu",
         seed: int | None = None,
     ) -> None:
-        for name, value in (
-            ("batch", batch),
-            ("epochs_per_batch", epochs_per_batch),
-            ("threads", threads),
-            ("max_columns", max_columns),
-        ):
-            if not isinstance(value, int) or value < 1:
+        counts: dict[str, Any] = {
+            "batch": batch,
+            "epochs_per_batch": epochs_per_batch,
+            "threads": threads,
+            "max_columns": max_columns,
+        }
+        for name, value in counts.items():
+            if type(value) is not int or value < 1:
                 raise ConfigError(f"learner.{name}: {value!r} is no positive whole number")
         if missing not in {"mean", "mask"}:
             raise ConfigError(f"learner.missing: {missing!r} is none", hint="mean or mask")
@@ -311,9 +312,15 @@ class TorchLearner:
 
         Raises :class:`~stream_update.errors.CorruptSnapshot`.
         """
-        if tree["settings"] != self._settings():
+        found, expected = tree["settings"], self._settings()
+        changed = [key for key in expected if found.get(key) != expected[key]]
+        if changed:
             raise CorruptSnapshot(
-                f"the snapshot holds a {tree['settings']!r:.500}, not {self._settings()!r:.500}",
+                "settings differ: "
+                + "; ".join(
+                    f"{key} ({found.get(key)!r:.200}, not {expected[key]!r:.200})"
+                    for key in changed
+                ),
                 hint="it was made with another configuration of the learner",
             )
         before = vars(self).copy()

@@ -90,7 +90,12 @@ class Recipe:
         name = given.get("use")
         if not isinstance(name, str):
             raise ConfigError("learner.module: expected a name, or a table with the key use")
-        self.options = {key: value for key, value in given.items() if key != "use"}
+        self.options = {
+            # As they come out of a snapshot.
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in given.items()
+            if key != "use"
+        }
         self.own = name in OWN
         if self.own:
             self._make, self.first, self.last = OWN[name]

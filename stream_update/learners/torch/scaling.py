@@ -57,9 +57,12 @@ class Scaler:
 
     def scale(self, numbers: Floats) -> Floats:
         """A block as the network is to see it; has no NaN and nothing infinite."""
-        if len(self._mean) < numbers.shape[1]:
-            # Declared columns of which nothing has been learned.
-            return np.zeros(numbers.shape)
+        known = len(self._mean)
+        if known < numbers.shape[1]:
+            # Of the columns behind nothing has been learned.
+            scaled = np.zeros(numbers.shape)
+            scaled[:, :known] = self.scale(numbers[:, :known])
+            return scaled
         centred = numbers - self._mean
         centred[~np.isfinite(centred)] = 0.0
         if self._active:
