@@ -40,12 +40,12 @@ def stream(count: int, task: str = "multiclass", names: str = "abcd", seed: int 
     chance = random.Random(seed)
     events = [{name: chance.gauss(0, 1) for name in names} for _ in range(count)]
     sums = [sum(event.values()) for event in events]
-    labels: list[Any] = {
+    kinds: dict[str, list[Any]] = {
         "binary": [total > 0 for total in sums],
         "multiclass": ["low" if total < -1 else "high" if total > 1 else "mid" for total in sums],
         "regression": sums,
-    }[task]
-    return events, labels
+    }
+    return events, kinds[task]
 
 
 def batches(events: Sequence[Any], labels: Sequence[Any], size: int = 16) -> Iterator[Any]:
@@ -62,7 +62,8 @@ def run(learner: TorchLearner, events: Sequence[Any], labels: Sequence[Any]) -> 
 
 
 def made(task: str = "multiclass", **options: Any) -> TorchLearner:
-    options = {"optimizer": {"use": "adam", "lr": 0.01}, "batch": 16, "seed": 3} | options
+    defaults: dict[str, Any] = {"optimizer": {"use": "adam", "lr": 0.01}, "batch": 16, "seed": 3}
+    options = defaults | options
     return TorchLearner(task, options.pop("module", {"use": "mlp", "hidden": [8]}), **options)
 
 

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from math import nan
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +51,7 @@ class Columns:
         self._order: list[list[Any]] = []
         self._get: Callable[[Features], tuple[Any, ...]] = lambda _: ()
         self._plain = True
+        self._read: tuple[list[Features], Floats | None] = ([], None)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -73,8 +74,9 @@ class Columns:
         Raises :class:`~stream_update.errors.LearnerFailed` at a value that is neither a
         number, a text nor a truth value.
         """
-        known = self._seen.issuperset
-        if self._plain and all(map(known, features)) and self._flat(features) is not None:
+        # Who has as many features as there are numbers, and all of these, has nothing else.
+        lengths = set(map(len, features))
+        if self._plain and lengths == {len(self.numbers)} and self._complete(features) is not None:
             return
         for index, event in enumerate(features):
             for name, value in event.items():
@@ -88,11 +90,11 @@ class Columns:
         self._know()
 
     def read(self, features: Sequence[Features]) -> Table:
-        """The events as far as their columns are known."""
-        flat = self._flat(features)
-        if flat is None:
+        """The events as far as their columns are known. Nobody may write into it."""
+        numbers = self._complete(features)
+        if numbers is None:
             flat = array("d", [_number(x.get(name)) for x in features for name in self.numbers])
-        numbers = np.frombuffer(flat).reshape(len(features), len(self.numbers))
+            numbers = np.frombuffer(flat).reshape(len(features), len(self.numbers))
         return Table(numbers, self._ones(features))
 
     def matrix(self, table: Table, scaled: Floats) -> Floats:
@@ -139,20 +141,29 @@ class Columns:
 
     def _know(self) -> None:
         self._plain = not self._mask and not self._categories
+        self._read = ([], None)
         if len(self.numbers) == 1:
             (name,) = self.numbers
             self._get = lambda x: (x[name],)
         elif self.numbers:
             self._get = itemgetter(*self.numbers)
 
-    def _flat(self, features: Sequence[Features]) -> array[float] | None:
-        """The numbers row by row if each event has all of them, else None."""
-        try:
-            # An array takes no text for a number; numpy would.
-            flat = array("d", chain.from_iterable(map(self._get, features)))
-        except (KeyError, TypeError):
-            return None
-        return flat
+    def _complete(self, features: Sequence[Features]) -> Floats | None:
+        """The numbers if each event has all of them, else None.
+
+        A mini-batch is asked for three times in a row: predicted, looked through for new
+        names, learned. It is the same one if its events are the same objects.
+        """
+        events, numbers = self._read
+        if len(events) != len(features) or not all(map(is_, events, features)):
+            try:
+                # An array takes no text for a number; numpy would.
+                flat = array("d", chain.from_iterable(map(self._get, features)))
+                numbers = np.frombuffer(flat).reshape(len(features), len(self.numbers))
+            except (KeyError, TypeError):
+                numbers = None
+            self._read = (list(features), numbers)
+        return numbers
 
     def _ones(self, features: Sequence[Features]) -> tuple[list[int], list[int]]:
         rows: list[int] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stream_update.errors import CorruptSnapshot
@@ -37,20 +39,20 @@ class Scaler:
                 np.concatenate([part, np.zeros(new)])
                 for part in (self._count, self._mean, self._squares)
             )
-        present = np.isfinite(numbers)
-        if present.all():
-            count: Floats = np.full(numbers.shape[1], float(len(numbers)))
-            mean = numbers.mean(axis=0)
-            squares = np.square(numbers - mean).sum(axis=0)
+        count: Floats | float
+        if _all_finite(numbers):
+            count = float(len(numbers))
+            mean = np.add.reduce(numbers) / count
+            apart = numbers - mean
         else:
+            present = np.isfinite(numbers)
             count = present.sum(axis=0).astype(float)
-            some = np.maximum(count, 1.0)
-            mean = np.where(present, numbers, 0.0).sum(axis=0) / some
-            squares = np.square(np.where(present, numbers - mean, 0.0)).sum(axis=0)
+            mean = np.where(present, numbers, 0.0).sum(axis=0) / np.maximum(count, 1.0)
+            apart = np.where(present, numbers - mean, 0.0)
         total = self._count + count
         share = count / np.maximum(total, 1.0)
         delta = mean - self._mean
-        self._squares += squares + np.square(delta) * self._count * share
+        self._squares += np.add.reduce(apart * apart) + delta * delta * self._count * share
         self._mean += delta * share
         self._count = total
         self._prepare()
@@ -63,11 +65,11 @@ class Scaler:
             scaled = np.zeros(numbers.shape)
             scaled[:, :known] = self.scale(numbers[:, :known])
             return scaled
-        centred = numbers - self._mean
-        centred[~np.isfinite(centred)] = 0.0
+        if not _all_finite(numbers):
+            numbers = np.where(np.isfinite(numbers), numbers, self._mean)
         if self._active:
-            return centred / self._divisor
-        return centred + self._mean
+            return (numbers - self._mean) / self._divisor
+        return numbers
 
     def dump(self) -> Tree:
         parts = (self._count, self._mean, self._squares)
@@ -86,3 +88,8 @@ class Scaler:
     def _prepare(self) -> None:
         deviation = np.sqrt(self._squares / np.maximum(self._count, 1.0))
         self._divisor = np.where(deviation > 0.0, deviation, 1.0)
+
+
+def _all_finite(numbers: Floats) -> bool:
+    # A sum is infinite or NaN if any of its terms is; one that overflows is looked at closely.
+    return math.isfinite(np.add.reduce(numbers, axis=None))
