@@ -62,13 +62,15 @@ class Network:
     def _step(
         self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
     ) -> bool:
-        self.optimizer.zero_grad()
+        parameters = list(self.module.parameters())
+        for parameter in parameters:
+            parameter.grad = None
         value = loss(self.module(inputs), targets)
         if not math.isfinite(value.item()):
             return False
         value.backward()
         if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
         self.optimizer.step()
         return True
 
