@@ -308,6 +308,17 @@ def test_no_more_columns_than_allowed() -> None:
     assert learner.columns == ["x0", "t=0", "x1"]
 
 
+def test_events_without_features_teach_nothing() -> None:
+    learner = made("binary")
+    learner.learn([{}, {}], [True, False])
+    learner.learn([], [])
+    assert learner.module is None
+    events, labels = stream(32, "binary")
+    run(learner, events, labels)
+    assert len(learner.predict([{}, *events[:2]]).values) == 3
+    assert learner.predict([]).values == []
+
+
 # -- laws
 
 
@@ -510,6 +521,7 @@ def test_a_trainer_keeps_what_it_has_if_a_snapshot_does_not_fit() -> None:
         ({"optimizer": {"use": "adam", "lr": -1.0}}, "refused its options"),
         ({"loss": "hing"}, "there is no 'hing'"),
         ({"batch": 0}, "no positive whole number"),
+        ({"threads": 1000}, "more than 256"),
         ({"missing": "median"}, "'median' is none"),
         ({"clip_norm": 0.0}, "not positive"),
         ({"device": "tpu"}, "'tpu' is none"),

@@ -24,6 +24,8 @@ __all__ = ["TorchLearner"]
 
 FORMAT = 1
 ADAM = {"use": "adam", "lr": 0.001}
+MAX_THREADS = 256
+"""A snapshot says how many, and a follower makes as many."""
 
 Missing = Literal["mean", "mask"]
 
@@ -79,6 +81,8 @@ class TorchLearner:
         for name, value in counts.items():
             if type(value) is not int or value < 1:
                 raise ConfigError(f"learner.{name}: {value!r} is no positive whole number")
+        if threads > MAX_THREADS:
+            raise ConfigError(f"learner.threads: {threads} are more than {MAX_THREADS}")
         if missing not in {"mean", "mask"}:
             raise ConfigError(f"learner.missing: {missing!r} is none", hint="mean or mask")
         if clip_norm is not None and not clip_norm > 0:
@@ -178,6 +182,8 @@ class TorchLearner:
         try:
             with on_threads(self._threads):
                 return self._targets.answers(network.answer(self._tensor(features)))
+        except MemoryError:
+            raise
         except Exception as error:
             raise LearnerFailed(
                 self._culprit(network, features), "predict", error, Predictions([])
@@ -187,10 +193,8 @@ class TorchLearner:
         try:
             with on_threads(self._threads):
                 self._learn(features, labels)
-        except LearnerFailed:
+        except (LearnerFailed, MemoryError):
             raise
-        except ConfigError as error:
-            raise LearnerFailed(0, "learn", error, Predictions([])) from error
         except Exception as error:
             index = 0 if self._network is None else self._culprit(self._network, features)
             raise LearnerFailed(index, "learn", error, Predictions([])) from error
@@ -216,6 +220,8 @@ class TorchLearner:
 
     def _learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
         network = self._meet(features, labels)
+        if network is None:
+            return
         table = self._columns.read(features)
         self._scaler.learn(table.numbers)
         inputs = self._scaled(table)
@@ -231,8 +237,8 @@ class TorchLearner:
             self.steps += 1
             self.skipped += not done
 
-    def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network:
-        """Let the network have room for what these events bring."""
+    def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network | None:
+        """Let the network have room for what these events bring; None if that is nothing."""
         network = self._network
         if network is None or network.first is not None:
             self._columns.admit(features)
@@ -244,6 +250,8 @@ class TorchLearner:
                 "last layer, [learner] last, or all classes, [source] classes"
             )
             raise LearnerFailed(index, "learn", cause, Predictions([]))
+        if not features or not len(self._columns):
+            return None
         if network is None:
             self._network = network = self._built(learns=True)
         elif network.optimizer is None:
@@ -295,7 +303,11 @@ class TorchLearner:
         if network is not None:
             learned = {
                 "weights": weights.write(weights.weights_of(network.module)),
-                "moments": weights.write(weights.moments_of(network.module, network.optimizer)),
+                "moments": weights.write(
+                    {}
+                    if network.optimizer is None
+                    else weights.moments_of(network.module, network.optimizer)
+                ),
             }
         return {
             "settings": self._settings(),
