@@ -22,6 +22,7 @@ class Network:
     def __init__(self, recipe: Recipe, module: Any, shape: Shape) -> None:
         self.module = module
         self.optimizer: Any = None
+        self._parameters = list(module.parameters())
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
             raise ConfigError(
@@ -62,15 +63,14 @@ class Network:
     def _step(
         self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
     ) -> bool:
-        parameters = list(self.module.parameters())
-        for parameter in parameters:
+        for parameter in self._parameters:
             parameter.grad = None
         value = loss(self.module(inputs), targets)
-        if not math.isfinite(value.item()):
+        if not math.isfinite(value.detach().item()):
             return False
         value.backward()
         if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters, clip_norm)
         self.optimizer.step()
         return True
 
