@@ -139,6 +139,8 @@ def test_cuts_into_runs_and_checkpoints_change_nothing(case: Case) -> None:
     assert report["dead_letters"] == 0
     assert newest(cut).digest == newest(whole).digest
     call("snapshots", "verify", "-c", cut, cwd=cut.parent)
+    out, _ = call("snapshots", "diff", "1", str(other["snapshots"]), "-c", cut, cwd=cut.parent)
+    assert "norm[first.weight]" in out
 
 
 @pytest.mark.fault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, Self
 
@@ -172,6 +172,18 @@ class TorchLearner:
             f"{_shown(self._optimizers.name, self._optimizers.options)}, "
             f"batches of {self.batch} ({self._task})"
         )
+
+    def readable(self) -> Iterator[tuple[str, float | bool]]:
+        """What it has learned, by name: inputs, classes, and how large the weights are."""
+        yield "steps", self.steps
+        yield "steps left out", self.skipped
+        for name in self.columns:
+            yield f"input[{name!r}]", True
+        for label in self.classes:
+            yield f"output[{label!r}]", True
+        if self._network is not None:
+            for name, tensor in weights.weights_of(self._network.module).items():
+                yield f"norm[{name}]", float(tensor.detach().float().norm())
 
     # -- predict and learn
 
