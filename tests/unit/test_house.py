@@ -202,7 +202,12 @@ def test_what_is_registered_has_the_shape_of_its_seam(group: str, seam: type) ->
 WITHOUT_TORCH = """
 import sys
 
-sys.modules["torch"] = None
+class NoTorch:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTorch)
 sys.argv[0] = "stream-update"
 from stream_update.cli import main
 main()
