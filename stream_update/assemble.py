@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -197,32 +197,17 @@ class Components(NamedTuple):
 def components(config: Config) -> Components:
     """Build everything once and see that it fits; raises :class:`ConfigError`."""
     table = config.learner
-    allow = [
-        plugins.resolve(name, f"learner.allow[{index}]")
-        for index, name in enumerate(table.get("allow", []))
-    ]
+    allow = _allowed(config)
     name = table.get("use", table.get("factory"))
     if isinstance(name, str) and name in plugins.names(LEARNERS) and name != "river":
-        raise ConfigError(f"learner.use: {name!r} is not a learner that this version can run")
-    estimator = plugins.build(table, "learner", seed=config.seed)
-    if not any(c.__module__.split(".")[0] == "river" for c in type(estimator).__mro__):
-        raise ConfigError(
-            f"learner: {name} gives a {type(estimator).__name__}, which is no river estimator",
-            hint="a classifier, a regressor, or a river.compose:Pipeline that ends in one",
-        )
-
-    def make_river() -> Learner:
-        return RiverLearner(
-            lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
-        )
-
-    river = RiverLearner(
-        lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
-    )
+        kind, make_one = name, _maker_of_learner(config)
+    else:
+        kind, make_one = "river", _maker_of_river(config, allow)
+    sample = make_one()
     swaps = any(monitor.get("reaction") == "swap" for monitor in config.monitor)
 
     def make_learner() -> Learner:
-        return BackgroundTwin(make_river) if swaps else make_river()
+        return BackgroundTwin(make_one) if swaps else make_one()
 
     def make_monitors() -> list[Monitor]:
         made: list[Monitor] = [_prequential(config, allow)]
@@ -235,11 +220,71 @@ def components(config: Config) -> Components:
         config,
         make_learner,
         make_monitors,
-        "twin(river)" if swaps else "river",
-        river.fingerprint(),
-        {"river": version("river")},
-        river.describe(),
+        f"twin({kind})" if swaps else kind,
+        sample.fingerprint(),
+        {"river": version("river"), **sample.versions},
+        sample.describe(),
     )
+
+
+class Described(Learner, Protocol):
+    """A learner that can be configured, which has to say what it is.
+
+    ``fingerprint`` raises :class:`ConfigError` if it would not work; ``versions`` are those
+    of the libraries that its state depends on.
+    """
+
+    @property
+    def versions(self) -> dict[str, str]: ...
+
+    def fingerprint(self) -> str: ...
+
+    def describe(self) -> str: ...
+
+
+def _maker_of_river(config: Config, allow: Sequence[Any]) -> Callable[[], Described]:
+    table = config.learner
+    estimator = plugins.build(table, "learner", seed=config.seed)
+    if not any(c.__module__.split(".")[0] == "river" for c in type(estimator).__mro__):
+        raise ConfigError(
+            f"learner: {table.get('use', table.get('factory'))} gives a "
+            f"{type(estimator).__name__}, which is no river estimator",
+            hint="a classifier, a regressor, or a river.compose:Pipeline that ends in one",
+        )
+    return lambda: RiverLearner(
+        lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
+    )
+
+
+def _maker_of_learner(config: Config) -> Callable[[], Described]:
+    """For learners that are registered by a name; they are given what is known ahead."""
+    source = config.source
+    given = {
+        "task": config.task,
+        "classes": source.classes or [],
+        "features": source.features if isinstance(source.features, list) else [],
+    }
+    return lambda: plugins.build(
+        config.learner,
+        "learner",
+        group=LEARNERS,
+        seed=config.seed,
+        given=given,
+        raw={"module", "optimizer"},
+    )
+
+
+def _allowed(config: Config) -> list[Any]:
+    """Classes and functions of the user's own that a snapshot may name."""
+    names = [
+        (f"learner.allow[{i}]", name) for i, name in enumerate(config.learner.get("allow", []))
+    ]
+    module = config.learner.get("module")
+    if isinstance(module, Mapping):
+        module = module.get("use")
+    if isinstance(module, str) and ":" in module:
+        names.append(("learner.module", module))
+    return [plugins.resolve(name, where) for where, name in names]
 
 
 def _prequential(config: Config, allow: Sequence[type]) -> Prequential:
@@ -584,10 +629,7 @@ class ScorerProcess:
         on_progress: Callable[[Scorer], None] | None = None,
     ) -> None:
         self.config = config
-        allow = [
-            plugins.resolve(name, f"learner.allow[{index}]")
-            for index, name in enumerate(config.learner.get("allow", []))
-        ]
+        allow = _allowed(config)
         topic = config.score_topic
         info = source_topic(config, log, topic)
         codec = JsonCodec(config.source, config.task)

@@ -138,6 +138,8 @@ def _learner(learner: Learner) -> Iterator[tuple[str, Value]]:
                 yield f"{role}.{name}", value
     elif isinstance(learner, RiverLearner):
         yield from readable(learner.model)
+    elif hasattr(learner, "readable"):
+        yield from learner.readable()
     else:
         yield from _flat("", learner.dump())
 

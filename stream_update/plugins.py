@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import NoneType, UnionType
@@ -22,11 +22,11 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 from stream_update.errors import ConfigError
 from stream_update.protocols import Log
 
-__all__ = ["build", "names", "open_log", "resolve", "sources"]
+__all__ = ["build", "call", "check_options", "names", "open_log", "resolve", "sources"]
 
 LOGS = "stream_update.logs"
 DROPPED_KEYS = frozenset({"use", "factory", "allow"})
-NAMING_KEYS = frozenset({"use", "factory", "ref", "allow"})
+NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss"})
 VERSIONED = frozenset({"river", "stream_update"})
 """Packages whose version says enough about their code."""
 
@@ -121,13 +121,15 @@ def build(
     group: str | None = None,
     seed: int | None = None,
     given: Mapping[str, Any] | None = None,
+    raw: Container[str] = (),
 ) -> Any:
     """Build the object that a table describes.
 
     ``given`` are arguments that the program supplies, for those parameters that the
     constructor has. ``seed`` goes to every constructor on the way that has a
     parameter ``seed`` which defaults to None and which the table leaves open: a
-    learner with randomness of its own would not be a function of its events.
+    learner with randomness of its own would not be a function of its events. What stands
+    in the options named in ``raw`` is left to the constructor.
     """
     key = "use" if "use" in table else "factory"
     name = table.get(key)
@@ -137,11 +139,22 @@ def build(
     if not callable(maker):
         raise ConfigError(f"{where}.{key}: {name!r} is a {type(maker).__name__}, not a callable")
     options = {
-        option: _value(value, f"{where}.{option}", seed)
+        option: value if option in raw else _value(value, f"{where}.{option}", seed)
         for option, value in table.items()
         if option not in DROPPED_KEYS
     }
     return _call(maker, name, options, where, seed, given or {})
+
+
+def call(
+    maker: Callable[..., Any],
+    name: str,
+    options: Mapping[str, Any],
+    where: str,
+    given: Mapping[str, Any],
+) -> Any:
+    """Call what has been resolved already, as :func:`build` does."""
+    return _call(maker, name, dict(options), where, None, given)
 
 
 def _value(value: Any, where: str, seed: int | None) -> Any:
@@ -193,14 +206,7 @@ def _call(
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
     if not takes_any:
-        for option in options:
-            if option not in accepted:
-                close = difflib.get_close_matches(option, accepted, n=1)
-                raise ConfigError(
-                    f"{where}.{option}: {name} has no such option"
-                    + (f"; did you mean {close[0]}?" if close else ""),
-                    hint=f"it accepts: {', '.join(accepted) or 'no options'}",
-                )
+        check_options(accepted, options, where, name)
     _check_texts(maker, parameters, options, where)
     try:
         return maker(*positional, **options)
@@ -212,6 +218,18 @@ def _call(
             f"{where}: {name} refused its options: {error}",
             hint=f"given: {shown or 'nothing'}; it accepts: {', '.join(accepted) or 'anything'}",
         ) from error
+
+
+def check_options(accepted: Sequence[str], options: Iterable[str], where: str, name: str) -> None:
+    """Raise :class:`ConfigError` for an option that ``name`` does not have."""
+    for option in options:
+        if option not in accepted:
+            close = difflib.get_close_matches(option, accepted, n=1)
+            raise ConfigError(
+                f"{where}.{option}: {name} has no such option"
+                + (f"; did you mean {close[0]}?" if close else ""),
+                hint=f"it accepts: {', '.join(accepted) or 'no options'}",
+            )
 
 
 def _check_texts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Literal, Self
 
 from river import active, base, compose, proba, reco
@@ -79,6 +80,11 @@ class RiverLearner:
                 hint="the model has diverged, or somebody made it so: look at its metrics",
             )
         return cls(lambda: model, task, allow=allow)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The libraries that a snapshot of it depends on."""
+        return {"river": version("river")}
 
     @property
     def model(self) -> Any:

@@ -143,6 +143,11 @@ LEARNERS = {
         '{ use = "river.linear_model:LinearRegression", intercept_lr = 0.1 }]',
         ALERT,
     ),
+    "network": Learner(
+        'use = "torch"\nmodule = { use = "mlp", hidden = [8], dropout = 0.1 }\n'
+        'optimizer = { use = "adam", lr = 0.01 }\nbatch = 32',
+        ALERT,
+    ),
     "regression-tree": Learner(
         'use = "river.tree:HoeffdingTreeRegressor"\ngrace_period = 50', ALERT
     ),

@@ -56,6 +56,13 @@ def test_a_single_lane_with_a_learner_that_reacts(tmp_path: Path) -> None:
     survives(tmp_path, "--kills", 5, "--seed", 42, *options)
 
 
+@pytest.mark.slow
+def test_a_network_that_learns_in_batches(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    options = ("--learner", "network", "--events", 5000)
+    survives(tmp_path, "--kills", 5, "--seed", 45, *options)
+
+
 def test_the_end_at_the_steps_of_the_protocol(tmp_path: Path, log: str) -> None:
     trace = tmp_path / "trace"
     kills = 12 if log == "sqlite" else 6

@@ -3,7 +3,8 @@
 I1  every snapshot's state is that of an uninterrupted learning of the events before it
 I2  every dead letter, alarm, row of metrics and journal entry that is committed is there
     once, in order, and is what the uninterrupted learning says; none is missing
-I3  every event is learned, rejected, unlabelled or a duplicate: exactly one of them
+I3  every event is learned, rejected, unlabelled or a duplicate: exactly one of them, or it waits
+    for its mini-batch to be full
 I4  the snapshots of a lane are a chain: consecutive numbers, each names the one before,
     each further than the one before, all of one topic
 I5  no snapshot is ahead of the committed offset; that offset names the newest snapshot, and
@@ -292,7 +293,9 @@ class Witness:
                 f"I2: lane {row['partition']}: a row of metrics at {at} after one at {before}"
             )
         parts = [row[k] for k in ("learned", "dead_letters", "unlabelled", "duplicates")]
-        if not sum(parts) == row["events"] == sum(at.values()):
+        waiting = row["events"] - sum(parts)
+        batch = self._config.learner.get("batch", 1)
+        if row["events"] != sum(at.values()) or not 0 <= waiting < batch:
             raise Violation(
                 f"I3: lane {row['partition']}: at {at} it counts {row['events']} events, of which "
                 f"{parts} are learned, dead letters, unlabelled and duplicates"

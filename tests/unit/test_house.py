@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,8 @@ def our_entry_points() -> list[EntryPoint]:
     "point", our_entry_points(), ids=lambda point: f"{point.group}:{point.name}"
 )
 def test_every_short_name_stands_for_something(point: EntryPoint) -> None:
+    if point.name == "torch":
+        pytest.importorskip("torch")
     assert callable(point.load())
 
 
@@ -190,4 +193,45 @@ def test_what_is_registered_has_the_shape_of_its_seam(group: str, seam: type) ->
     }
     assert methods
     for point in points:
+        if point.name == "torch" and find_spec("torch") is None:
+            continue
         assert not {name for name in methods if not callable(getattr(point.load(), name, None))}
+
+
+# Runs the command line as on a machine that has no torch.
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoTorch)
+sys.argv[0] = "stream-update"
+from stream_update.cli import main
+main()
+"""
+
+
+def without_torch(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_without_torch_river_runs_and_torch_says_what_to_install(tmp_path: Path) -> None:
+    config = configure(tmp_path, "sqlite:///app.db", "app")
+    assert without_torch("check", "-c", config, folder=tmp_path).returncode == 0
+    wanted = configure(tmp_path, "sqlite:///app.db", "net", learner='use = "torch"')
+    done = without_torch("check", "-c", wanted, folder=tmp_path)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "needs the package torch, which is not installed" in said
+    assert "pip install 'stream-update[torch]'" in said

@@ -1,0 +1,453 @@
+"""A torch module behind the Learner seam."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Literal, Self
+
+import msgspec
+import torch
+
+from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
+from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.torch import weights
+from stream_update.learners.torch.columns import Columns, Table
+from stream_update.learners.torch.modules import Recipe, Shape
+from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
+from stream_update.learners.torch.optimizers import Optimizers
+from stream_update.learners.torch.scaling import Scaler
+from stream_update.learners.torch.targets import Targets
+
+__all__ = ["TorchLearner"]
+
+FORMAT = 1
+ADAM = {"use": "adam", "lr": 0.001}
+MAX_THREADS = 256
+"""A snapshot says how many, and a follower makes as many."""
+
+Missing = Literal["mean", "mask"]
+
+
+class TorchLearner:
+    """A network that learns ``batch`` events at a time, each ``epochs_per_batch`` times.
+
+    ``module`` is ``"mlp"``, ``"linear"``, or ``"my_models:build"``, a factory that is given
+    what it names of ``inputs``, ``outputs``, ``features`` and ``classes``; or a table with
+    that as ``use``, and options. ``optimizer`` likewise: sgd, adagrad, rmsprop, adam, adamw
+    with torch's own options. ``loss`` as in :class:`~.targets.Targets`.
+
+    The module is built at the first batch, with an input for each column that the batch
+    has and an output for each class; later ones are added as they come. A module of the
+    user's grows where ``first`` and ``last`` name its linear layers, as in
+    ``named_modules()``; without ``first`` what comes later is not seen, and without ``last`` an
+    event of a new class cannot be learned. ``features`` and ``classes`` are known from the
+    beginning. See :class:`~.columns.Columns` for ``categorical`` and ``max_columns``;
+    a number that is ``missing`` is the running mean, or that and a column that says so.
+
+    ``threads`` is how many the arithmetic uses: the same number gives the same bits. A step
+    whose loss is not finite is left out and counted.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        module: str | Mapping[str, Any] | Recipe = "mlp",
+        *,
+        optimizer: str | Mapping[str, Any] = ADAM,
+        loss: str | None = None,
+        batch: int = 32,
+        epochs_per_batch: int = 1,
+        clip_norm: float | None = None,
+        categorical: Iterable[str] = (),
+        missing: Missing = "mean",
+        standardise: bool = True,
+        max_columns: int = 10_000,
+        first: str | None = None,
+        last: str | None = None,
+        features: Iterable[str] = (),
+        classes: Iterable[Any] = (),
+        threads: int = 1,
+        device: str = "cpu",
+        seed: int | None = None,
+    ) -> None:
+        counts: dict[str, Any] = {
+            "batch": batch,
+            "epochs_per_batch": epochs_per_batch,
+            "threads": threads,
+            "max_columns": max_columns,
+        }
+        for name, value in counts.items():
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"learner.{name}: {value!r} is no positive whole number")
+        if threads > MAX_THREADS:
+            raise ConfigError(f"learner.threads: {threads} are more than {MAX_THREADS}")
+        if missing not in {"mean", "mask"}:
+            raise ConfigError(f"learner.missing: {missing!r} is none", hint="mean or mask")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigError(f"learner.clip_norm: {clip_norm!r} is not positive")
+        self.batch = batch
+        self._task = task
+        self._recipe = (
+            module if isinstance(module, Recipe) else Recipe(module, first=first, last=last)
+        )
+        self._optimizers = Optimizers(optimizer)
+        self._loss = loss
+        self._epochs = epochs_per_batch
+        self._clip_norm = clip_norm
+        self._categorical = sorted(categorical)
+        self._missing: Missing = missing
+        self._standardise = standardise
+        self._max_columns = max_columns
+        self._features = list(features)
+        self._classes = list(classes)
+        self._threads = threads
+        self._device = device_of(device)
+        self._seed = 0 if seed is None else seed
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._columns = Columns(
+            categorical=self._categorical,
+            mask=self._missing == "mask",
+            limit=self._max_columns,
+        )
+        self._columns.declare(self._features)
+        self._scaler = Scaler(active=self._standardise)
+        self._targets = Targets(self._task, self._loss, self._classes)
+        self._network: Network | None = None
+        self.steps = 0
+        self.skipped = 0
+
+    @classmethod
+    def restored(cls, tree: Tree, task: str, *, allow: Iterable[Any] = ()) -> Self:
+        """A learner from a dump alone, which predicts and cannot learn.
+
+        A module of the user's is built by that one of the factories in ``allow`` that the
+        dump names. Raises :class:`~stream_update.errors.CorruptSnapshot`, also for weights
+        that are NaN, and :class:`~stream_update.errors.LineageMismatch` for a factory that
+        is not there.
+        """
+        settings = tree["settings"]
+        recipe = Recipe(
+            settings["module"], first=settings["first"], last=settings["last"], allow=allow
+        )
+        made = cls(
+            task,
+            recipe,
+            categorical=settings["categorical"],
+            missing=settings["missing"],
+            standardise=settings["standardise"],
+            max_columns=settings["max_columns"],
+            threads=settings["threads"],
+        )
+        made._take(tree, learns=False)
+        return made
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The libraries that a snapshot of it depends on."""
+        return {"torch": version("torch")}
+
+    @property
+    def module(self) -> Any:
+        """The torch module itself, None before anything has been learned."""
+        return None if self._network is None else self._network.module
+
+    @property
+    def columns(self) -> list[str]:
+        """What the inputs of the module are, in order."""
+        return self._columns.names
+
+    @property
+    def classes(self) -> list[Any]:
+        """What the outputs of the module are, in order; for the task ``multiclass``."""
+        return self._targets.classes
+
+    def describe(self) -> str:
+        """The model in a line, for people."""
+        return (
+            f"{_shown(self._recipe.name, self._recipe.options)} with "
+            f"{_shown(self._optimizers.name, self._optimizers.options)}, "
+            f"batches of {self.batch} ({self._task})"
+        )
+
+    def readable(self) -> Iterator[tuple[str, float | bool]]:
+        """What it has learned, by name: inputs, classes, and how large the weights are."""
+        yield "steps", self.steps
+        yield "steps left out", self.skipped
+        for name in self.columns:
+            yield f"input[{name!r}]", True
+        for label in self.classes:
+            yield f"output[{label!r}]", True
+        if self._network is not None:
+            for name, tensor in weights.weights_of(self._network.module).items():
+                yield f"norm[{name}]", float(tensor.detach().float().norm())
+
+    # -- predict and learn
+
+    def predict(self, features: Sequence[Features]) -> Predictions:
+        network = self._network
+        if network is None:
+            return self._targets.ignorance(len(features))
+        try:
+            with on_threads(self._threads):
+                return self._targets.answers(network.answer(self._tensor(features)))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise LearnerFailed(
+                self._culprit(network, features), "predict", error, Predictions([])
+            ) from error
+
+    def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
+        try:
+            with on_threads(self._threads):
+                self._learn(features, labels)
+        except (LearnerFailed, MemoryError):
+            raise
+        except Exception as error:
+            index = 0 if self._network is None else self._culprit(self._network, features)
+            raise LearnerFailed(index, "learn", error, Predictions([])) from error
+
+    def predict_then_learn(
+        self, features: Sequence[Features], labels: Sequence[Any]
+    ) -> Predictions:
+        values: list[Any] = []
+        chances: list[Mapping[Any, float]] = []
+        for index, (event, label) in enumerate(zip(features, labels, strict=True)):
+            try:
+                said = self.predict([event])
+                values += said.values
+                chances += said.probabilities or ()
+                self.learn([event], [label])
+            except LearnerFailed as failure:
+                made = self._joined(values, chances)
+                raise LearnerFailed(index, failure.phase, failure.cause, made) from failure.cause
+        return self._joined(values, chances)
+
+    def _joined(self, values: list[Any], chances: list[Mapping[Any, float]]) -> Predictions:
+        return Predictions(values, None if self._task == "regression" else chances)
+
+    def _learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
+        network = self._meet(features, labels)
+        if network is None:
+            return
+        table = self._columns.read(features)
+        self._scaler.learn(table.numbers)
+        inputs = self._scaled(table)
+        targets = self._targets.tensor(labels, self._device)
+        for _ in range(self._epochs):
+            done = network.step(
+                inputs,
+                targets,
+                self._targets.loss,
+                clip_norm=self._clip_norm,
+                seed=self._seed + 1 + self.steps,
+            )
+            self.steps += 1
+            self.skipped += not done
+
+    def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network | None:
+        """Let the network have room for what these events bring; None if that is nothing."""
+        network = self._network
+        if network is None or network.first is not None:
+            self._columns.admit(features)
+        if network is None or network.last is not None:
+            self._targets.admit(labels)
+        elif (index := self._targets.unknown(labels)) is not None:
+            cause = ValueError(
+                f"class {labels[index]!r} is new and the module has no output for it: name its "
+                "last layer, [learner] last, or all classes, [source] classes"
+            )
+            raise LearnerFailed(index, "learn", cause, Predictions([]))
+        if not features or not len(self._columns):
+            return None
+        if network is None:
+            self._network = network = self._built(learns=True)
+        elif network.optimizer is None:
+            raise RuntimeError("a learner that was restored from a dump alone only predicts")
+        else:
+            network.grow(len(self._columns), self._targets.outputs)
+        return network
+
+    def _shape(self) -> Shape:
+        return Shape(
+            len(self._columns), self._targets.outputs, self._columns.names, self._targets.classes
+        )
+
+    def _built(self, *, learns: bool) -> Network:
+        shape = self._shape()
+        module = fresh(self._recipe, shape, self._seed).to(self._device)
+        network = Network(self._recipe, module, shape)
+        if learns:
+            network.optimizer = self._optimizers.make(module.parameters())
+        return network
+
+    def _tensor(self, features: Sequence[Features]) -> Any:
+        return self._scaled(self._columns.read(features))
+
+    def _scaled(self, table: Table) -> Any:
+        whole = self._columns.matrix(table, self._scaler.scale(table.numbers))
+        # Copied into memory of torch's own: how that is aligned decides on the last bits.
+        return torch.from_numpy(whole).to(self._device, torch.float32)
+
+    def _culprit(self, network: Network, features: Sequence[Features]) -> int:
+        """The first event that the network cannot answer alone, else 0."""
+        for index, event in enumerate(features):
+            try:
+                network.answer(self._tensor([event]))
+            except Exception:  # noqa: BLE001 - whatever a module of the user's raises
+                return index
+        return 0
+
+    def react(self, signal: str) -> None:
+        """Start over with a fresh network at a ``"reset"`` or ``"swap"``."""
+        if signal in {"reset", "swap"}:
+            self._start_over()
+
+    # -- state
+
+    def dump(self) -> Tree:
+        network = self._network
+        learned: Tree = None
+        if network is not None:
+            learned = {
+                "weights": weights.write(weights.weights_of(network.module)),
+                "moments": weights.write(
+                    {}
+                    if network.optimizer is None
+                    else weights.moments_of(network.module, network.optimizer)
+                ),
+            }
+        return {
+            "settings": self._settings(),
+            "columns": self._columns.dump(),
+            "classes": self._targets.classes,
+            "scaler": self._scaler.dump(),
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "learned": learned,
+        }
+
+    def load(self, tree: Tree) -> None:
+        """Take everything from a tree; what was before stays if that fails.
+
+        Raises :class:`~stream_update.errors.CorruptSnapshot`.
+        """
+        found, expected = tree["settings"], self._settings()
+        changed = [key for key in expected if found.get(key) != expected[key]]
+        if changed:
+            raise CorruptSnapshot(
+                "settings differ: "
+                + "; ".join(
+                    f"{key} ({found.get(key)!r:.200}, not {expected[key]!r:.200})"
+                    for key in changed
+                ),
+                hint="it was made with another configuration of the learner",
+            )
+        before = vars(self).copy()
+        try:
+            self._start_over()
+            self._take(tree, learns=True)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _settings(self) -> Tree:
+        """What a follower needs to know, and a trainer to agree with."""
+        return {
+            "format": FORMAT,
+            "module": {"use": self._recipe.name, **self._recipe.options},
+            "first": self._recipe.first,
+            "last": self._recipe.last,
+            "categorical": self._categorical,
+            "missing": self._missing,
+            "standardise": self._standardise,
+            "max_columns": self._max_columns,
+            "threads": self._threads,
+        }
+
+    def _take(self, tree: Tree, *, learns: bool) -> None:
+        self._columns.load(tree["columns"])
+        self._scaler.load(tree["scaler"], len(self._columns.numbers))
+        self._targets = Targets(self._task, self._loss, tree["classes"])
+        self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
+        learned = tree["learned"]
+        if learned is None:
+            return
+        found = weights.read(learned["weights"], "weights")
+        if not learns and (name := weights.non_finite(found)):
+            raise CorruptSnapshot(
+                f"weight {name:.200} is NaN or infinite",
+                reason="non-finite",
+                hint="the model has diverged, or somebody made it so: look at its metrics",
+            )
+        self._check_size(found)
+        network = self._built(learns=learns)
+        weights.copy_weights(network.module, found)
+        if learns:
+            moments = weights.read(learned["moments"], "optimizer's moments")
+            weights.restore_moments(network.module, network.optimizer, moments)
+        self._network = network
+
+    def _check_size(self, found: Mapping[str, Any]) -> None:
+        """That a module of ours is as large as its weights, before there is memory for it."""
+        if not self._recipe.own:
+            return
+        if len(self._recipe.options.get("hidden", ())) > len(found):
+            raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
+        with torch.device("meta"):
+            ghost = self._recipe.build(self._shape())
+        weights.check_shapes(ghost, found)
+
+    def fingerprint(self) -> str:
+        """A digest of how the learner starts: its settings and a small fresh module.
+
+        Raises :class:`~stream_update.errors.ConfigError` if the module cannot be built or
+        does not answer as the task needs, or if two fresh ones differ, because then no
+        replay can repeat what this one does.
+        """
+        names = self._columns.names or ["a", "b", "c"]
+        classes = self._targets.classes
+        if self._task == "multiclass" and not classes:
+            classes = [0, 1]
+        shape = Shape(len(names), max(1, len(classes)), names, classes)
+        made = []
+        for _ in range(2):
+            module = fresh(self._recipe, shape, self._seed)
+            if not isinstance(module, torch.nn.Module):
+                raise ConfigError(
+                    f"learner.module: {self._recipe.name} gives a {type(module).__name__}, which "
+                    "is no torch.nn.Module"
+                )
+            network = Network(self._recipe, module, shape)
+            self._optimizers.make(module.parameters())
+            made.append(weights.write(weights.weights_of(module)))
+        if made[0] != made[1]:
+            raise ConfigError(
+                f"unseeded randomness: two fresh modules of {self._recipe.name} differ",
+                hint="draw with torch's own generator, which is seeded while a module is built",
+            )
+        try:
+            answer = tuple(network.answer(torch.zeros(2, shape.inputs)).shape)
+        except Exception as error:
+            raise ConfigError(
+                f"learner.module: {self._recipe.name} cannot answer two events of "
+                f"{shape.inputs} numbers: {error}"
+            ) from error
+        if answer != (2, shape.outputs):
+            raise ConfigError(
+                f"learner.module: {self._recipe.name} answers two events with the shape {answer}, "
+                f"and the task {self._task!r} needs {(2, shape.outputs)}"
+            )
+        parts = [
+            self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
+            self.batch, self._epochs, self._clip_norm, self._features, self._classes, self._seed,
+        ]  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode(parts) + made[0]).hexdigest()
+
+
+def _shown(name: str, options: Mapping[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"

@@ -1,0 +1,109 @@
+"""What a network's outputs mean for each task: loss, labels as targets, outputs as answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from stream_update import plugins
+from stream_update.errors import ConfigError
+from stream_update.events import Predictions
+
+__all__ = ["Targets"]
+
+LOSSES: dict[str, dict[str, Callable[[Any, Any], Any]]] = {
+    "binary": {"log": functional.binary_cross_entropy_with_logits},
+    "multiclass": {"log": functional.cross_entropy, "hinge": functional.multi_margin_loss},
+    "regression": {
+        "squared": functional.mse_loss,
+        "absolute": functional.l1_loss,
+        "huber": functional.huber_loss,
+    },
+}
+"""By task and name; the first of each is the default."""
+
+
+class Targets:
+    """The classes of a stream in the order in which they came, and the loss.
+
+    * ``binary``: one output, the logit of True.
+    * ``multiclass``: an output for each class, logits of a softmax.
+    * ``regression``: one output, the number.
+
+    ``loss`` is a name of :data:`LOSSES` or ``"module:attribute"``, a function of outputs
+    and targets.
+    """
+
+    def __init__(self, task: str, loss: str | None, classes: Sequence[Any] = ()) -> None:
+        if task not in LOSSES:
+            raise ConfigError(f"task: {task!r} is none", hint=f"one of: {', '.join(LOSSES)}")
+        self._task = task
+        names = LOSSES[task]
+        self.name = loss or next(iter(names))
+        if ":" in self.name:
+            self.loss: Callable[[Any, Any], Any] = plugins.resolve(self.name, "learner.loss")
+        elif self.name in names:
+            self.loss = names[self.name]
+        else:
+            raise ConfigError(
+                f"learner.loss: there is no {self.name!r} for the task {task!r}",
+                hint=f'one of: {", ".join(names)}, or a function of yours: "my_models:loss"',
+            )
+        self._index: dict[Any, int] = {}
+        self.admit(classes)
+
+    @property
+    def classes(self) -> list[Any]:
+        """In the order of the outputs."""
+        return list(self._index)
+
+    @property
+    def outputs(self) -> int:
+        """How many a network needs; at least one."""
+        return max(1, len(self._index))
+
+    def admit(self, labels: Sequence[Any]) -> None:
+        """Take in new classes, in their order."""
+        if self._task == "multiclass":
+            for label in labels:
+                self._index.setdefault(label, len(self._index))
+
+    def limit(self, outputs: int) -> None:
+        """Forget the classes beyond so many outputs."""
+        self._index = dict(list(self._index.items())[:outputs])
+
+    def unknown(self, labels: Sequence[Any]) -> int | None:
+        """The position of the first label that is no class, None if all are."""
+        if self._task != "multiclass":
+            return None
+        return next((i for i, label in enumerate(labels) if label not in self._index), None)
+
+    def tensor(self, labels: Sequence[Any], device: Any) -> Any:
+        """The labels as the loss wants them, shaped as the outputs are."""
+        if self._task == "multiclass":
+            return torch.tensor([self._index[label] for label in labels], device=device)
+        return torch.tensor(labels, dtype=torch.float32, device=device).unsqueeze(1)
+
+    def answers(self, outputs: Any) -> Predictions:
+        """Predictions from outputs of shape (events, outputs)."""
+        if self._task == "regression":
+            return Predictions(outputs.squeeze(1).tolist())
+        made: list[Mapping[Any, float]]
+        if self._task == "binary":
+            chances = torch.sigmoid(outputs.squeeze(1)).tolist()
+            made = [{False: 1.0 - chance, True: chance} for chance in chances]
+            return Predictions([chance > 0.5 for chance in chances], made)  # noqa: PLR2004
+        classes = self.classes
+        made = [
+            dict(zip(classes, row, strict=True)) for row in torch.softmax(outputs, dim=1).tolist()
+        ]
+        return Predictions([classes[i] for i in outputs.argmax(dim=1).tolist()], made)
+
+    def ignorance(self, count: int) -> Predictions:
+        """The answers of who has learned nothing."""
+        if self._task == "regression":
+            return Predictions([0.0] * count)
+        return Predictions([None] * count, [{} for _ in range(count)])
