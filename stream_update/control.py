@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from stream_update.errors import CorruptSnapshot
 from stream_update.events import Committed, Record, TopicPartition
-from stream_update.protocols import Log
+from stream_update.protocols import Closing, Log
 from stream_update.signing import SigningKey, TrustedKeys, signature_headers
 
 __all__ = ["Control", "Pointer", "Stretch", "control_record"]
@@ -93,7 +92,7 @@ def control_record(
     return Record(topic, value, key=decision.key.encode(), partition=0, headers=headers)
 
 
-class Control:
+class Control(Closing):
     """The decisions about an application, as they come in.
 
     With ``trusted`` keys only signed ones count; what is not, or is malformed, is logged and
@@ -113,17 +112,6 @@ class Control:
             beginning = self._reader.beginning_offsets([self._where])
             self._reader.seek(beginning)
             self.catch_up()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._reader.close()

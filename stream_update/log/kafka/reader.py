@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import errors as vendor
 from kafka.structs import TopicPartition as VendorPartition
@@ -16,11 +15,12 @@ from stream_update.events import Batch, TopicInfo, TopicPartition
 from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
+from stream_update.protocols import Closing
 
 __all__ = ["KafkaReader"]
 
 
-class KafkaReader:
+class KafkaReader(Closing):
     """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
 
     def __init__(
@@ -34,17 +34,6 @@ class KafkaReader:
         self._topics: dict[str, TopicInfo] = {}
         self._seen: dict[str, VendorPartition] = {}
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if not self._closed:
