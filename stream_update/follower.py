@@ -307,10 +307,9 @@ class ModelSubscriber(Closing):
             self._arrived.set()
         if following is former or not following.models.keys() >= former.models.keys():
             return
-        if not following.models:
-            self._serving = following
-            return
         self._serving = following
+        if not following.models:
+            return
         self._arrived.set()
         logger.info(
             "%s: %s answers now, in place of %s", self._topic, following.version, former.lineage

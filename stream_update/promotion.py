@@ -114,6 +114,7 @@ class _Handover:
         self._identity = identity(config, components(config), self._info, lineage)
         self._control: Control = opened.enter_context(open_control(config, log))
         self._reader: Reader = opened.enter_context(log.reader())
+        self._trusted = trusted_keys(config)
 
     def move(self) -> Pointer:
         """Write the pointer, with the mark on the offsets of the backfill's group."""
@@ -195,9 +196,7 @@ class _Handover:
         learned: dict[int, int] = {}
         topic = self._config.topic("snapshots")
         for number in [0] if single else range(self._info.partitions):
-            snapshot = newest(
-                self._reader, topic, number, self._lineage, trusted_keys(self._config)
-            )
+            snapshot = newest(self._reader, topic, number, self._lineage, self._trusted)
             if snapshot is None:
                 raise ConfigError(
                     f"{topic}[{number}] holds no snapshot of lineage {self._lineage}",
