@@ -31,6 +31,7 @@ Delivery = Literal["exactly-once", "at-least-once"]
 __all__ = [
     "Appender",
     "Delivery",
+    "Described",
     "Learner",
     "Log",
     "Member",
@@ -283,6 +284,21 @@ class Learner(Protocol):
     def dump(self) -> Tree: ...
 
     def load(self, tree: Tree) -> None: ...
+
+
+class Described(Learner, Protocol):
+    """A learner that can be configured, which has to say what it is.
+
+    ``fingerprint`` raises :class:`~stream_update.errors.ConfigError` if it would not work;
+    ``versions`` are those of the libraries that its state depends on.
+    """
+
+    @property
+    def versions(self) -> dict[str, str]: ...
+
+    def fingerprint(self) -> str: ...
+
+    def describe(self) -> str: ...
 
 
 @runtime_checkable
