@@ -92,8 +92,12 @@ class Reservoir:
         return self._items[self._draws.below(len(self._items))]
 
     def discard(self, item: bytes) -> None:
+        before = len(self._items)
         self._items = [kept for kept in self._items if kept != item]
         self.size = sum(map(len, self._items))
+        if before:
+            # The others stand for their share of the stream, and its place is free again.
+            self._seen = self._seen * len(self._items) // before
 
     def counts(self) -> Iterator[tuple[Any, int]]:
         yield from ()

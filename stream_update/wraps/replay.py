@@ -121,12 +121,15 @@ class Replay:
     def _remember(self, event: Features, label: Any, said: Predictions) -> None:
         """Learn some events of the buffer again, and offer it the one just learned."""
         item = _packed(0, event, label, said)
-        for old in self._drawn():
+        waiting = self._drawn()
+        while waiting:
+            old = waiting.pop()
             features, truth = _unpacked(old)
             try:
                 self._learner.learn([features], [truth])
             except LearnerFailed as failure:
                 self._drop(old, failure)
+                waiting = [other for other in waiting if other != old]
         self._buffer.add(item, label)
 
     def _learn_mixed(
