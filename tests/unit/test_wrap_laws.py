@@ -53,6 +53,20 @@ def kinds() -> dict[str, Any]:
             "twin of replay": [{"use": "replay", "max_events": 40}, {"use": "twin"}],
         }.items():
             found[f"{name} of {use}"] = (torch_or_river(use), wraps)
+
+    def ensemble(combine: str, *uses: str) -> Any:
+        members = [torch_or_river(use) for use in uses]
+        return lambda task: {
+            "use": "ensemble",
+            "combine": combine,
+            "members": [member(task) for member in members],
+        }
+
+    for combine in ("mean", "vote", "weighted", "stacking"):
+        found[f"{combine} of rivers"] = (ensemble(combine, "river", "river"), [])
+        found[f"{combine} of torch and river"] = (ensemble(combine, "torch", "river"), [])
+    replay = [{"use": "replay", "max_events": 40}]
+    found["replay of an ensemble"] = (ensemble("weighted", "river", "torch", "torch"), replay)
     return found
 
 
@@ -60,7 +74,7 @@ KINDS = kinds()
 
 
 def parts(task: str, name: str, **changes: Any) -> assemble.Components:
-    if "torch" in name:
+    if "torch" in name or "ensemble" in name:
         pytest.importorskip("torch")
         pytest.importorskip("safetensors")
     if task == "regression" and name.startswith(("class-balanced", "vote")):
