@@ -62,9 +62,16 @@ def kinds() -> dict[str, Any]:
             "members": [member(task) for member in members],
         }
 
+    def distilled(teacher: str, student: str) -> Any:
+        of = {"teacher": torch_or_river(teacher), "student": torch_or_river(student)}
+        return lambda task: {"use": "distil", **{role: table(task) for role, table in of.items()}}
+
     for combine in ("mean", "vote", "weighted", "stacking"):
         found[f"{combine} of rivers"] = (ensemble(combine, "river", "river"), [])
+    for combine in ("weighted", "stacking"):
         found[f"{combine} of torch and river"] = (ensemble(combine, "torch", "river"), [])
+    for teacher, student in [("river", "river"), ("torch", "river"), ("river", "torch")]:
+        found[f"{student} distilled from {teacher}"] = (distilled(teacher, student), [])
     replay = [{"use": "replay", "max_events": 40}]
     found["replay of an ensemble"] = (ensemble("weighted", "river", "torch", "torch"), replay)
     return found
@@ -73,12 +80,23 @@ def kinds() -> dict[str, Any]:
 KINDS = kinds()
 
 
+def needs_torch(name: str) -> bool:
+    return "torch" in name or "ensemble" in name
+
+
+CASES = [
+    (task, name)
+    for task in TASKS
+    for name in KINDS
+    if task != "regression" or not name.startswith(("class-balanced", "vote"))
+]
+ONE_BY_ONE = [(task, name) for task, name in CASES if not needs_torch(name)]
+
+
 def parts(task: str, name: str, **changes: Any) -> assemble.Components:
-    if "torch" in name or "ensemble" in name:
+    if needs_torch(name):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors")
-    if task == "regression" and name.startswith(("class-balanced", "vote")):
-        pytest.skip("not for this task")
     table, wraps = KINDS[name]
     tree = {
         "app": "laws",
@@ -92,7 +110,7 @@ def parts(task: str, name: str, **changes: Any) -> assemble.Components:
     return assemble.components(parse({**tree, **changes}))
 
 
-def stream(task: str, count: int = 160) -> tuple[list[Table], list[Any]]:
+def stream(task: str, count: int = 120) -> tuple[list[Table], list[Any]]:
     """Half-way a feature goes, another one comes, and so does a class."""
     chance = random.Random(4)
     events: list[Table] = []
@@ -129,7 +147,7 @@ def run(learner: Learner, events: Sequence[Table], labels: Sequence[Any]) -> lis
     return said
 
 
-every = pytest.mark.parametrize(("task", "name"), [(t, n) for t in TASKS for n in KINDS])
+every = pytest.mark.parametrize(("task", "name"), CASES)
 
 
 @every
@@ -159,7 +177,7 @@ def test_to_predict_changes_nothing_and_inputs_stay_as_they_are(task: str, name:
 def test_a_dump_goes_on_as_if_nothing_had_been(task: str, name: str) -> None:
     made = parts(task, name)
     events, labels = stream(task)
-    cut = 96
+    cut = 64
     learner, whole = made.make_learner(), made.make_learner()
     run(learner, events[:cut], labels[:cut])
     run(whole, events[:cut], labels[:cut])
@@ -182,7 +200,7 @@ def test_the_same_configuration_is_the_same_learner(task: str, name: str) -> Non
 
 
 @every
-def test_a_follower_predicts_the_same_from_the_part_that_serves(task: str, name: str) -> None:
+def test_who_follows_predicts_the_same_from_the_part_that_serves(task: str, name: str) -> None:
     made = parts(task, name)
     events, labels = stream(task)
     learner = made.make_learner()
@@ -194,11 +212,9 @@ def test_a_follower_predicts_the_same_from_the_part_that_serves(task: str, name:
     assert any(value is not None for value in served.predict(events).values)
 
 
-@every
+@pytest.mark.parametrize(("task", "name"), ONE_BY_ONE)
 def test_single_events_may_come_in_blocks_of_any_size(task: str, name: str) -> None:
     made = parts(task, name)
-    if made.make_learner().batch > 1:
-        pytest.skip("batches are cut by the lane")
     events, labels = stream(task)
     whole, cut = made.make_learner(), made.make_learner()
     expected = whole.predict_then_learn(events, labels)
