@@ -98,15 +98,15 @@ class Weighted:
     with losses that are forgotten by half every ``half_life`` events. The loss is half the
     Brier score, or for regression the absolute error divided by four times the mean one
     of all members, at most 1. ``rate`` is by default sqrt(8 ln(members) / memory),
-    where the memory is the sum of all factors by which losses are forgotten. A member that
-    says nothing is charged what the others are on average.
+    where the memory is half_life / ln(2) events. A member that says nothing is charged what
+    the others are on average.
     """
 
     learns = True
 
     def __init__(self, members: int, half_life: float, rate: float | None) -> None:
         self._decay = 0.5 ** (1 / half_life)
-        memory = 1 / (1 - self._decay)
+        memory = half_life / math.log(2)
         self._rate = math.sqrt(8 * math.log(max(2, members)) / memory) if rate is None else rate
         self._losses = [0.0] * members
         self._scale = 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -242,6 +244,41 @@ def test_wraps_are_named_from_the_inside_out_and_a_swap_has_its_twin_outermost()
     assert plain.fingerprint == swapping.fingerprint
     assert len({plain.fingerprint, own.fingerprint, bare.fingerprint}) == 3
     assert "replay(max_events=40)" in plain.description
+
+
+def test_own_code_of_members_may_be_in_a_snapshot_and_a_teachers_is_not_needed_to_serve() -> None:
+    taught = {
+        "use": "distil",
+        "teacher": {"use": "torch", "module": {"use": "fractions:Fraction"}},
+        "student": {"use": "river.naive_bayes:GaussianNB", "allow": ["decimal:Decimal"]},
+    }
+    tree = {
+        "app": "laws",
+        "log": "sqlite:///laws.db",
+        "task": "binary",
+        "source": {"topic": "laws.labelled"},
+        "learner": {"use": "ensemble", "members": [RIVER["binary"], taught]},
+    }
+    config = parse(tree)
+    assert assemble._allowed(config) == [Fraction, Decimal]
+    assert assemble._allowed(config, serving=True) == [Decimal]
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        ({"use": "ensemble", "members": [{"use": "river.tree:Tree"}]}, ("members[0].use", "Tree")),
+        ({"use": "ensemble", "members": [RIVER["regression"]]}, ("no classifier",)),
+        ({"use": "ensemble", "members": [RIVER["binary"]], "combin": "x"}, ("combine",)),
+        ({"use": "distil", "teacher": RIVER["binary"]}, ("student",)),
+        ({"use": "distil", "teacher": {"use": "no"}, "student": {}}, ("learner.teacher.use",)),
+    ],
+)
+def test_errors_of_members(learner: Table, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parts("binary", "twin of river", wrap=[], learner=learner)
+    message = f"{caught.value} {caught.value.hint}"
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize(
