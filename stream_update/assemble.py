@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,20 +19,20 @@ from stream_update.config import Config
 from stream_update.control import Control, Stretch
 from stream_update.errors import ConfigError
 from stream_update.events import TopicInfo, TopicPartition, TopicSpec
-from stream_update.follower import LEARNERS, Model, ModelSubscriber
+from stream_update.follower import Model, ModelSubscriber
 from stream_update.lane import Lane, Stateful
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor, alarm_record
 from stream_update.monitors.prequential import Prequential, UserMetric, pooled
 from stream_update.monitors.stopping import StopCondition
 from stream_update.plans import Kit, Plan
-from stream_update.protocols import Learner, Log, Monitor
+from stream_update.plugins import LEARNERS, WRAPS
+from stream_update.protocols import Described, Learner, Log, Monitor
 from stream_update.scorer import Scorer
 from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.slots import Slot
 from stream_update.snapshot import Identity
 from stream_update.worker import Worker
-from stream_update.wraps import BackgroundTwin
 
 __all__ = [
     "ScorerProcess",
@@ -56,6 +57,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MONITORS = "stream_update.monitors"
+PARTS = ("members", "teacher", "student")
+"""The options of a learner that hold tables of learners."""
+
 SPOKEN = ("metrics", "drift", "dead-letters")
 OUTPUTS = (*SPOKEN, "predictions")
 COMPACTED = {
@@ -196,18 +200,18 @@ class Components(NamedTuple):
 
 def components(config: Config) -> Components:
     """Build everything once and see that it fits; raises :class:`ConfigError`."""
-    table = config.learner
     allow = _allowed(config)
-    name = table.get("use", table.get("factory"))
-    if isinstance(name, str) and name in plugins.names(LEARNERS) and name != "river":
-        kind, make_one = name, _maker_of_learner(config)
-    else:
-        kind, make_one = "river", _maker_of_river(config, allow)
+    kind, make_one = _maker_of_any(config, config.learner, "learner", allow, config.seed)
     sample = make_one()
+    wraps = list(config.wrap)
     swaps = any(monitor.get("reaction") == "swap" for monitor in config.monitor)
-
-    def make_learner() -> Learner:
-        return BackgroundTwin(make_one) if swaps else make_one()
+    if swaps and all(table["use"] != "twin" for table in wraps):
+        wraps.append({"use": "twin"})
+    make_learner: Callable[[], Learner] = make_one
+    for index, table in enumerate(wraps):
+        make_learner = _maker_of_wrapped(config, table, f"wrap[{index}]", make_learner)
+        kind = f"{table['use']}({kind})"
+    make_learner()
 
     def make_monitors() -> list[Monitor]:
         made: list[Monitor] = [_prequential(config, allow)]
@@ -220,71 +224,110 @@ def components(config: Config) -> Components:
         config,
         make_learner,
         make_monitors,
-        f"twin({kind})" if swaps else kind,
-        sample.fingerprint(),
+        kind,
+        _fingerprint(sample.fingerprint(), config.wrap),
         {"river": version("river"), **sample.versions},
-        sample.describe(),
+        ", in ".join([sample.describe(), *map(_short, config.wrap)]),
     )
 
 
-class Described(Learner, Protocol):
-    """A learner that can be configured, which has to say what it is.
-
-    ``fingerprint`` raises :class:`ConfigError` if it would not work; ``versions`` are those
-    of the libraries that its state depends on.
-    """
-
-    @property
-    def versions(self) -> dict[str, str]: ...
-
-    def fingerprint(self) -> str: ...
-
-    def describe(self) -> str: ...
+def _fingerprint(learner: str, wraps: Sequence[Mapping[str, Any]]) -> str:
+    """Of a learner in its configured wraps."""
+    if not wraps:
+        return learner
+    return hashlib.sha256(msgspec.json.encode([learner, wraps], order="sorted")).hexdigest()
 
 
-def _maker_of_river(config: Config, allow: Sequence[Any]) -> Callable[[], Described]:
-    table = config.learner
-    estimator = plugins.build(table, "learner", seed=config.seed)
+def _maker_of_any(
+    config: Config, table: Mapping[str, Any], where: str, allow: Sequence[Any], seed: int
+) -> tuple[str, Callable[[], Described]]:
+    """What snapshots call the learner of a table, and what builds fresh ones."""
+    name = table.get("use", table.get("factory"))
+    if isinstance(name, str) and name in plugins.names(LEARNERS) and name != "river":
+        make = _maker_of_learner(config, table, where, allow, seed)
+        return getattr(make(), "kind", name), make
+    return "river", _maker_of_river(config, table, where, allow, seed)
+
+
+def _maker_of_wrapped(
+    config: Config, table: Mapping[str, Any], where: str, make: Callable[[], Learner]
+) -> Callable[[], Learner]:
+    if table["use"] not in plugins.names(WRAPS):
+        raise ConfigError(
+            f"{where}.use: there is no wrap {table['use']!r}",
+            hint=f"installed: {', '.join(plugins.names(WRAPS))}; a follower finds it by this name",
+        )
+    given = {"make": make, "task": config.task}
+    return lambda: plugins.build(table, where, group=WRAPS, seed=config.seed, given=given)
+
+
+def _maker_of_river(
+    config: Config, table: Mapping[str, Any], where: str, allow: Sequence[Any], seed: int
+) -> Callable[[], Described]:
+    estimator = plugins.build(table, where, seed=seed)
     if not any(c.__module__.split(".")[0] == "river" for c in type(estimator).__mro__):
         raise ConfigError(
-            f"learner: {table.get('use', table.get('factory'))} gives a "
+            f"{where}: {table.get('use', table.get('factory'))} gives a "
             f"{type(estimator).__name__}, which is no river estimator",
             hint="a classifier, a regressor, or a river.compose:Pipeline that ends in one",
         )
     return lambda: RiverLearner(
-        lambda: plugins.build(table, "learner", seed=config.seed), config.task, allow=allow
+        lambda: plugins.build(table, where, seed=seed), config.task, allow=allow
     )
 
 
-def _maker_of_learner(config: Config) -> Callable[[], Described]:
-    """For learners that are registered by a name; they are given what is known ahead."""
+def _maker_of_learner(
+    config: Config, table: Mapping[str, Any], where: str, allow: Sequence[Any], seed: int
+) -> Callable[[], Described]:
+    """For learners that are registered by a name; they are given what is known ahead.
+
+    One that is made of others asks ``make_member`` for what builds them.
+    """
     source = config.source
     given = {
         "task": config.task,
         "classes": source.classes or [],
         "features": source.features if isinstance(source.features, list) else [],
+        "make_member": lambda member, option, number: _maker_of_any(
+            config, member, f"{where}.{option}", allow, seed + number
+        ),
     }
     return lambda: plugins.build(
-        config.learner,
-        "learner",
+        table,
+        where,
         group=LEARNERS,
-        seed=config.seed,
+        seed=seed,
         given=given,
-        raw={"module", "optimizer"},
+        raw={"module", "optimizer", *PARTS},
     )
 
 
-def _allowed(config: Config) -> list[Any]:
-    """Classes and functions of the user's own that a snapshot may name."""
-    names = [
-        (f"learner.allow[{i}]", name) for i, name in enumerate(config.learner.get("allow", []))
-    ]
-    module = config.learner.get("module")
-    if isinstance(module, Mapping):
-        module = module.get("use")
-    if isinstance(module, str) and ":" in module:
-        names.append(("learner.module", module))
+def _allowed(config: Config, *, serving: bool = False) -> list[Any]:
+    """Classes and functions of the user's own that a snapshot may name; for ``serving`` not
+    those of a teacher, which a follower never sees.
+    """
+    names: list[tuple[str, str]] = []
+    for where, table in _tables(config.learner, "learner"):
+        if serving and ".teacher" in where:
+            continue
+        names += [(f"{where}.allow[{i}]", name) for i, name in enumerate(table.get("allow", []))]
+        module = table.get("module")
+        if isinstance(module, Mapping):
+            module = module.get("use")
+        if isinstance(module, str) and ":" in module:
+            names.append((f"{where}.module", module))
     return [plugins.resolve(name, where) for where, name in names]
+
+
+def _tables(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The table of a learner, and those of the learners that it is made of."""
+    yield where, table
+    for option in PARTS:
+        found = table.get(option, [])
+        for index, part in enumerate(found if isinstance(found, list) else [found]):
+            if isinstance(part, Mapping):
+                number = f"[{index}]" if isinstance(found, list) else ""
+                yield from _tables(part, f"{where}.{option}{number}")
 
 
 def _prequential(config: Config, allow: Sequence[type]) -> Prequential:
@@ -369,13 +412,14 @@ def identity(
             "seed": config.seed,
             "source": source,
             "learner": config.learner,
+            **({"wrap": config.wrap} if config.wrap else {}),
             "monitor": config.monitor,
             "metrics": msgspec.to_builtins(config.metrics),
             "metric": config.metric,
         },
         versions=parts.versions,
         seed=config.seed,
-        sources=plugins.sources(config.learner, config.monitor, config.metric),
+        sources=plugins.sources(config.learner, config.wrap, config.monitor, config.metric),
     )
 
 
@@ -631,7 +675,7 @@ class ScorerProcess:
         on_progress: Callable[[Scorer], None] | None = None,
     ) -> None:
         self.config = config
-        allow = _allowed(config)
+        allow = _allowed(config, serving=True)
         topic = config.score_topic
         info = source_topic(config, log, topic)
         codec = JsonCodec(config.source, config.task)

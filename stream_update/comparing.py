@@ -19,7 +19,6 @@ from stream_update.monitors.drift import DriftMonitor
 from stream_update.objects.readable import Value, readable
 from stream_update.protocols import Learner, Monitor
 from stream_update.snapshot import Snapshot, changed_sources, differences
-from stream_update.wraps import BackgroundTwin
 
 __all__ = ["Change", "Compared", "Comparison", "compare", "described"]
 
@@ -132,15 +131,16 @@ def described(lane: Lane, state: Tree) -> dict[str, Section]:
 
 
 def _learner(learner: Learner) -> Iterator[tuple[str, Value]]:
-    if isinstance(learner, BackgroundTwin):
-        for role, part in learner.learners.items():
-            for name, value in _learner(part):
-                yield f"{role}.{name}", value
-    elif isinstance(learner, RiverLearner):
+    if isinstance(learner, RiverLearner):
         yield from readable(learner.model)
-    elif hasattr(learner, "readable"):
+        return
+    parts: Mapping[str, Learner] = getattr(learner, "learners", {})
+    for role, part in parts.items():
+        for name, value in _learner(part):
+            yield f"{role}.{name}", value
+    if hasattr(learner, "readable"):
         yield from learner.readable()
-    else:
+    elif not parts:
         yield from _flat("", learner.dump())
 
 

@@ -3,7 +3,7 @@
 Order of precedence: ``-s key=value``, then ``STREAM_UPDATE_...`` variables (two
 underscores go one level down: ``STREAM_UPDATE_SOURCE__TOPIC``), then the file.
 Every error names the key and what it accepts. Tables that configure a component
-(``learner``, ``[[monitor]]``, ``[[metric]]``, ``[kafka]``) are checked where the
+(``learner``, ``[[wrap]]``, ``[[monitor]]``, ``[[metric]]``, ``[kafka]``) are checked where the
 component is built: its constructor is the schema.
 """
 
@@ -143,6 +143,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task: Literal["binary", "multiclass", "regression"]
     source: Source
     learner: dict[str, Any]
+    wrap: list[dict[str, Any]] = []
     lineage: Name = ""
     lanes: Literal["per-partition", "single"] = "per-partition"
     group_id: str = ""
@@ -250,7 +251,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
         else:
             ready[key] = _convert(value, section, f"[{key}] ")
     config: Config = _convert(ready, Config, "")
-    for key in ("monitor", "metric"):
+    for key in ("wrap", "monitor", "metric"):
         for number, table in enumerate(getattr(config, key)):
             if not isinstance(table.get("use"), str):
                 raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")

@@ -13,14 +13,14 @@ from stream_update.bounds import Limits
 from stream_update.control import Control
 from stream_update.errors import Fatal, NoModelYet, StaleModel, StreamUpdateError, Transient
 from stream_update.events import Features
-from stream_update.following import LEARNERS, Following, Model, Rules
+from stream_update.following import Following, Model, Rules
 from stream_update.freshness import WhenStale
 from stream_update.partitions import partition_for
 from stream_update.protocols import Closing, Log, Reader
 from stream_update.refusals import Refusals
 from stream_update.signing import TrustedKeys
 
-__all__ = ["LEARNERS", "Answer", "Model", "ModelSubscriber"]
+__all__ = ["Answer", "Model", "ModelSubscriber"]
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stream_update import plugins
 from stream_update.bounds import Limits
@@ -23,10 +23,6 @@ from stream_update.signing import TrustedKeys
 from stream_update.snapshot import Assembler, Manifest, Snapshot
 
 __all__ = ["Following", "Model", "Rules"]
-
-LEARNERS = "stream_update.learners"
-WRAPS = "stream_update.wraps"
-MAX_KIND = 200
 
 
 class Model(NamedTuple):
@@ -241,24 +237,10 @@ def _restored(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
                 hint=f"install {library} {needed}, or let a trainer with this version rebuild the "
                 "model by replay under a new lineage",
             )
-    if len(identity.learner) > MAX_KIND:
-        raise LineageMismatch(f"no learner is called {identity.learner!r:.200}")
-    # "twin(river)" is a wrap around a learner: the scorer needs only the one that serves.
-    *wraps, name = identity.learner.replace(")", "").split("(")
-    kind = _installed(name, LEARNERS, identity.lineage)
-    serving = [_installed(wrap, WRAPS, identity.lineage).serving for wrap in wraps]
-    tree = snapshot.state()["learner"]
-    for part in serving:
-        tree = part(tree)
-    learner: Learner = kind.restored(tree, identity.task, allow=allow)
-    return learner
-
-
-def _installed(name: str, group: str, lineage: str) -> Any:
-    """An installed learner or wrap. A snapshot never says what is to be imported."""
-    if name not in plugins.names(group):
-        raise LineageMismatch(
-            f"lineage {lineage} has learners of the kind {name!r}, which is not installed here",
-            hint=f"installed: {', '.join(plugins.names(group))}",
-        )
-    return plugins.resolve(name, "learner", group)
+    return plugins.restored(
+        identity.learner,
+        snapshot.state()["learner"],
+        identity.task,
+        allow=allow,
+        where=f"lineage {identity.lineage}",
+    )

@@ -19,12 +19,27 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
-from stream_update.errors import ConfigError
-from stream_update.protocols import Log
+from stream_update.errors import ConfigError, LineageMismatch
+from stream_update.events import Tree
+from stream_update.protocols import Learner, Log
 
-__all__ = ["build", "call", "check_options", "names", "open_log", "resolve", "sources"]
+__all__ = [
+    "LEARNERS",
+    "WRAPS",
+    "build",
+    "call",
+    "check_options",
+    "names",
+    "open_log",
+    "resolve",
+    "restored",
+    "sources",
+]
 
 LOGS = "stream_update.logs"
+LEARNERS = "stream_update.learners"
+WRAPS = "stream_update.wraps"
+MAX_KIND = 200
 DROPPED_KEYS = frozenset({"use", "factory", "allow"})
 NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss"})
 VERSIONED = frozenset({"river", "stream_update"})
@@ -85,6 +100,31 @@ def resolve(name: str, where: str, group: str | None = None) -> Any:
                 hint=f"did you mean {', '.join(close)}?" if close else "check the spelling",
             ) from None
     return found
+
+
+def restored(kind: str, tree: Tree, task: str, *, allow: Sequence[Any] = (), where: str) -> Learner:
+    """The learner that serves, from a dump of a learner of this kind alone.
+
+    ``"twin(river)"`` is a wrap around a learner: of a wrap only the part is taken that
+    predicts. Both have to be installed under these names, because what was dumped never says
+    what is to be imported. Raises :class:`LineageMismatch` that begins with ``where``.
+    """
+    if len(kind) > MAX_KIND:
+        raise LineageMismatch(f"{where}: no learner is called {kind!r:.200}")
+    *wraps, name = kind.replace(")", "").split("(")
+    maker = _installed(name, LEARNERS, where)
+    for serving in [_installed(wrap, WRAPS, where).serving for wrap in wraps]:
+        tree = serving(tree)
+    return cast("Learner", maker.restored(tree, task, allow=allow))
+
+
+def _installed(name: str, group: str, where: str) -> Any:
+    if name not in names(group):
+        raise LineageMismatch(
+            f"{where} has learners of the kind {name!r}, which is not installed here",
+            hint=f"installed: {', '.join(names(group))}",
+        )
+    return resolve(name, "learner", group)
 
 
 def sources(*tables: Any) -> dict[str, str]:

@@ -32,6 +32,7 @@ __all__ = [
     "Appender",
     "Closing",
     "Delivery",
+    "Described",
     "Learner",
     "Log",
     "Member",
@@ -298,6 +299,21 @@ class Learner(Protocol):
     def dump(self) -> Tree: ...
 
     def load(self, tree: Tree) -> None: ...
+
+
+class Described(Learner, Protocol):
+    """A learner that can be configured, which has to say what it is.
+
+    ``fingerprint`` raises :class:`~stream_update.errors.ConfigError` if it would not work;
+    ``versions`` are those of the libraries that its state depends on.
+    """
+
+    @property
+    def versions(self) -> dict[str, str]: ...
+
+    def fingerprint(self) -> str: ...
+
+    def describe(self) -> str: ...
 
 
 @runtime_checkable

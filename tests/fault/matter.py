@@ -126,6 +126,20 @@ reaction = "{reaction}"
 
 ALERT = _watching("alert")
 
+NETWORK = """
+use = "torch"
+module = { use = "mlp", hidden = [8], dropout = 0.1 }
+optimizer = { use = "adam", lr = 0.01 }
+batch = 32
+"""
+
+REPLAY = """
+[[wrap]]
+use = "replay"
+buffer = "class-balanced"
+max_events = 200
+"""
+
 LEARNERS = {
     "logistic": Learner(PIPELINE, ALERT),
     "tree": Learner('use = "river.tree:HoeffdingTreeClassifier"\ngrace_period = 50', ALERT),
@@ -143,9 +157,11 @@ LEARNERS = {
         '{ use = "river.linear_model:LinearRegression", intercept_lr = 0.1 }]',
         ALERT,
     ),
-    "network": Learner(
-        'use = "torch"\nmodule = { use = "mlp", hidden = [8], dropout = 0.1 }\n'
-        'optimizer = { use = "adam", lr = 0.01 }\nbatch = 32',
+    "network": Learner(NETWORK, ALERT),
+    "replay": Learner(NETWORK, REPLAY + _watching("swap")),
+    "ensemble": Learner(
+        'use = "ensemble"\ncombine = "stacking"\nbatch = 32\n[[learner.members]]\n'
+        f'use = "river.naive_bayes:GaussianNB"\n[[learner.members]]\n{NETWORK}',
         ALERT,
     ),
     "regression-tree": Learner(

@@ -59,9 +59,10 @@ def test_a_single_lane_with_a_learner_that_reacts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_that_learns_in_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("learner", ["network", "replay", "ensemble"])
+def test_learners_of_batches(learner: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    options = ("--learner", "network", "--events", 5000)
+    options = ("--learner", learner, "--events", 5000)
     survives(tmp_path, "--kills", 5, "--seed", 45, *options)
 
 

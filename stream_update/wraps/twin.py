@@ -1,13 +1,14 @@
-"""Learners made of learners."""
+"""A learner, and one that warms up to take its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Learner
+from stream_update.wraps.answers import in_turn
 
 __all__ = ["BackgroundTwin"]
 
@@ -62,23 +63,17 @@ class BackgroundTwin:
         """
         if self._background is None:
             return self._active.predict_then_learn(features, labels)
-        answers: list[Predictions] = []
-        for index, (event, label) in enumerate(zip(features, labels, strict=True)):
-            try:
-                answers.append(self._active.predict_then_learn([event], [label]))
-            except LearnerFailed as failure:
-                answers.append(failure.predictions)
-                raise LearnerFailed(
-                    index, failure.phase, failure.cause, _joined(answers)
-                ) from failure.cause
-            try:
-                self._background.learn([event], [label])
-            except LearnerFailed as failure:
-                raise LearnerFailed(
-                    index, "learn", failure.cause, _joined(answers)
-                ) from failure.cause
-            self._warmed += 1
-        return _joined(answers)
+        return in_turn(self._predict_then_learn_one, features, labels)
+
+    def _predict_then_learn_one(self, event: Features, label: Any) -> Predictions:
+        assert self._background is not None
+        said = self._active.predict_then_learn([event], [label])
+        try:
+            self._background.learn([event], [label])
+        except LearnerFailed as failure:
+            raise LearnerFailed(0, "learn", failure.cause, said) from failure.cause
+        self._warmed += 1
+        return said
 
     def react(self, signal: str) -> None:
         if signal == "warning":
@@ -113,14 +108,3 @@ class BackgroundTwin:
             background.load(tree["background"])
         self._active, self._background = active, background
         self._warmed = tree["warmed"]
-
-
-def _joined(answers: Sequence[Predictions]) -> Predictions:
-    """The answers to single events as one; without probabilities if any had none."""
-    values = [value for answer in answers for value in answer.values]
-    probabilities: list[Mapping[Any, float]] = []
-    for answer in answers:
-        if answer.probabilities is not None:
-            probabilities.extend(answer.probabilities)
-    complete = len(probabilities) == len(values)
-    return Predictions(values, probabilities if complete else None)

@@ -1,0 +1,42 @@
+"""Answers to single events, and failures at them, as those of a whole call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stream_update.errors import LearnerFailed
+from stream_update.events import Features, Predictions
+
+__all__ = ["in_turn", "joined"]
+
+
+def in_turn(
+    step: Callable[[Features, Any], Predictions],
+    features: Sequence[Features],
+    labels: Sequence[Any],
+) -> Predictions:
+    """What ``step`` answers to each event, joined.
+
+    A :class:`~stream_update.errors.LearnerFailed` of a step becomes one that names the event's
+    position, with the predictions made until then.
+    """
+    answers: list[Predictions] = []
+    for index, (event, label) in enumerate(zip(features, labels, strict=True)):
+        try:
+            answers.append(step(event, label))
+        except LearnerFailed as failure:
+            made = joined([*answers, failure.predictions])
+            raise LearnerFailed(index, failure.phase, failure.cause, made) from failure.cause
+    return joined(answers)
+
+
+def joined(answers: Sequence[Predictions]) -> Predictions:
+    """The answers to single events as one; without probabilities if any had none."""
+    values = [value for answer in answers for value in answer.values]
+    probabilities: list[Mapping[Any, float]] = []
+    for answer in answers:
+        if answer.probabilities is not None:
+            probabilities.extend(answer.probabilities)
+    complete = len(probabilities) == len(values)
+    return Predictions(values, probabilities if complete else None)
