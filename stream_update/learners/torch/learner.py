@@ -117,6 +117,7 @@ class TorchLearner:
         self._scaler = Scaler(active=self._standardise)
         self._targets = Targets(self._task, self._loss, self._classes)
         self._network: Network | None = None
+        self._seen: tuple[Any, Any] = (None, None)
         self.steps = 0
         self.skipped = 0
 
@@ -193,7 +194,9 @@ class TorchLearner:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
-                return self._targets.answers(network.answer(self._tensor(features)))
+                # A mini-batch is learned next.
+                steps = len(features) == self.batch
+                return self._targets.answers(network.answer(self._tensor(features), steps=steps))
         except MemoryError:
             raise
         except Exception as error:
@@ -266,7 +269,7 @@ class TorchLearner:
             return None
         if network is None:
             self._network = network = self._built(learns=True)
-        elif network.optimizer is None:
+        elif not network.learns:
             raise RuntimeError("a learner that was restored from a dump alone only predicts")
         else:
             network.grow(len(self._columns), self._targets.outputs)
@@ -290,8 +293,10 @@ class TorchLearner:
 
     def _scaled(self, table: Table) -> Any:
         whole = self._columns.matrix(table, self._scaler.scale(table.numbers))
-        # Copied into memory of torch's own: how that is aligned decides on the last bits.
-        return torch.from_numpy(whole).to(self._device, torch.float32)
+        if whole is not self._seen[0]:
+            # Copied into memory of torch's own: how that is aligned decides on the last bits.
+            self._seen = whole, torch.from_numpy(whole).to(self._device, torch.float32)
+        return self._seen[1]
 
     def _culprit(self, network: Network, features: Sequence[Features]) -> int:
         """The first event that the network cannot answer alone, else 0."""
@@ -317,7 +322,7 @@ class TorchLearner:
                 "weights": weights.write(weights.weights_of(network.module)),
                 "moments": weights.write(
                     {}
-                    if network.optimizer is None
+                    if not network.learns
                     else weights.moments_of(network.module, network.optimizer)
                 ),
             }

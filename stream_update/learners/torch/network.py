@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stream_update.errors import ConfigError
+from stream_update.learners.torch.flat import Flat
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.modules import Recipe, Shape
 
@@ -21,7 +22,10 @@ class Network:
 
     def __init__(self, recipe: Recipe, module: Any, shape: Shape) -> None:
         self.module = module
-        self.optimizer: Any = None
+        self._optimizer: Any = None
+        self._flat: Flat | None = None
+        self._loose = True
+        self._answered: tuple[Any, Any] = (None, None)
         self._parameters = list(module.parameters())
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
@@ -37,8 +41,37 @@ class Network:
         # Of ours only dropout does something else while it learns.
         self._moody = not recipe.own or bool(recipe.options.get("dropout"))
 
-    def answer(self, inputs: Any) -> Any:
-        """Outputs of shape (events, outputs)."""
+    @property
+    def optimizer(self) -> Any:
+        """torch's own, over the module's parameters one by one."""
+        self._release()
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._release()
+        self._optimizer = optimizer
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has an optimizer."""
+        return self._optimizer is not None
+
+    def _release(self) -> None:
+        if self._flat is not None:
+            self._flat.release()
+        self._flat, self._loose = None, True
+        self._answered = (None, None)
+
+    def answer(self, inputs: Any, *, steps: bool = False) -> Any:
+        """Outputs of shape (events, outputs).
+
+        If a step ``steps`` next over the same tensor, it need not go through the module again.
+        """
+        if steps and not self._moody and self._optimizer is not None:
+            outputs = self.module(inputs)
+            self._answered = (inputs, outputs)
+            return outputs.detach()
         if self.module.training:
             self.module.eval()
         with torch.no_grad():
@@ -63,15 +96,20 @@ class Network:
     def _step(
         self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
     ) -> bool:
+        if self._loose:
+            self._flat, self._loose = Flat.of(self.module, self._optimizer), False
         for parameter in self._parameters:
             parameter.grad = None
-        value = loss(self.module(inputs), targets)
+        (seen, outputs), self._answered = self._answered, (None, None)
+        value = loss(self.module(inputs) if seen is not inputs else outputs, targets)
         if not math.isfinite(value.detach().item()):
             return False
         value.backward()
+        if self._flat is not None and not self._flat.gather():
+            self._release()
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, clip_norm)
-        self.optimizer.step()
+        self._optimizer.step()
         return True
 
     def grow(self, inputs: int, outputs: int) -> None:

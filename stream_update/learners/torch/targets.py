@@ -67,7 +67,7 @@ class Targets:
 
     def admit(self, labels: Sequence[Any]) -> None:
         """Take in new classes, in their order."""
-        if self._task == "multiclass":
+        if self._task == "multiclass" and not self._index.keys() >= set(labels):
             for label in labels:
                 self._index.setdefault(label, len(self._index))
 
@@ -84,7 +84,7 @@ class Targets:
     def tensor(self, labels: Sequence[Any], device: Any) -> Any:
         """The labels as the loss wants them, shaped as the outputs are."""
         if self._task == "multiclass":
-            return torch.tensor([self._index[label] for label in labels], device=device)
+            return torch.tensor(list(map(self._index.__getitem__, labels)), device=device)
         return torch.tensor(labels, dtype=torch.float32, device=device).unsqueeze(1)
 
     def answers(self, outputs: Any) -> Predictions:
