@@ -6,6 +6,7 @@ parameter by parameter; most of the time of a small step goes into calls, not in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -36,10 +37,15 @@ class Flat:
         self._size = sum(map(_room, self._parameters))
         one = self._joined(self._parameters)
         for parameter, view in zip(self._parameters, self._views(one), strict=True):
+            parameter.grad = None
             parameter.data = view
         self._one = nn.Parameter(one)
         self._one.grad = torch.zeros_like(one)
-        self._gradients = list(self._views(self._one.grad))
+        self.gradients = dict(zip(self._parameters, self._views(self._one.grad), strict=True))
+        for parameter, gradient in self.gradients.items():
+            parameter.grad = gradient
+        # Without what every torch optimizer has around it for profilers and compilers.
+        self._update = inspect.unwrap(type(optimizer).step)
         self._places = [parameter.data_ptr() for parameter in self._parameters]
         held = [optimizer.state.pop(parameter, {}) for parameter in self._parameters]
         if held[0]:
@@ -71,15 +77,24 @@ class Flat:
         same = all(_alike(states[0], state, p) for state, p in zip(states, parameters, strict=True))
         return cls(optimizer) if same else None
 
-    def gather(self) -> bool:
-        """Bring the gradients together; False if this is not possible any more."""
-        for parameter, place in zip(self._parameters, self._places, strict=True):
-            if parameter.grad is None or parameter.data_ptr() != place:
-                return False
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is still learned, and nobody has moved a parameter since."""
+        return all(
+            parameter.requires_grad and parameter.data_ptr() == place
+            for parameter, place in zip(self.gradients, self._places, strict=True)
+        )
+
+    def gather(self) -> None:
+        """Bring the gradients together that torch has found."""
+        for parameter, gradient in self.gradients.items():
             gradient.copy_(parameter.grad)
             parameter.grad = gradient
-        return True
+
+    def step(self) -> None:
+        """As the optimizer steps."""
+        with torch.no_grad():
+            self._update(self._optimizer)
 
     def release(self) -> None:
         """Let the optimizer have the parameters one by one again, as it remembers them."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stream_update.errors import ConfigError
+from stream_update.learners.torch.chain import Chain, Trace, slopes
 from stream_update.learners.torch.flat import Flat
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.modules import Recipe, Shape
@@ -25,7 +26,10 @@ class Network:
         self._optimizer: Any = None
         self._flat: Flat | None = None
         self._loose = True
-        self._answered: tuple[Any, Any] = (None, None)
+        # Of ours only dropout does something else while it learns.
+        self._moody = not recipe.own or bool(recipe.options.get("dropout"))
+        self._chain = Chain.of(module) if recipe.own else None
+        self._answered: Trace | None = None
         self._parameters = list(module.parameters())
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
@@ -38,8 +42,6 @@ class Network:
                 f"learner.last: {recipe.last!r} has {self.last.out_features} outputs, and the "
                 f"module was asked for {shape.outputs}"
             )
-        # Of ours only dropout does something else while it learns.
-        self._moody = not recipe.own or bool(recipe.options.get("dropout"))
 
     @property
     def optimizer(self) -> Any:
@@ -61,17 +63,18 @@ class Network:
         if self._flat is not None:
             self._flat.release()
         self._flat, self._loose = None, True
-        self._answered = (None, None)
+        self._answered = None
 
     def answer(self, inputs: Any, *, steps: bool = False) -> Any:
         """Outputs of shape (events, outputs).
 
         If a step ``steps`` next over the same tensor, it need not go through the module again.
         """
-        if steps and not self._moody and self._optimizer is not None:
-            outputs = self.module(inputs)
-            self._answered = (inputs, outputs)
-            return outputs.detach()
+        if self._chain is not None:
+            with torch.no_grad():
+                trace = self._chain.forward(inputs)
+            self._answered = trace if steps else None
+            return trace.outputs
         if self.module.training:
             self.module.eval()
         with torch.no_grad():
@@ -96,20 +99,50 @@ class Network:
     def _step(
         self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
     ) -> bool:
+        if self._flat is not None and not self._flat.whole:
+            self._release()
         if self._loose:
             self._flat, self._loose = Flat.of(self.module, self._optimizer), False
+        if self._chain is not None and self._flat is not None:
+            found = self._slopes_by_hand(self._chain, self._flat, inputs, targets, loss)
+        else:
+            found = self._slopes(inputs, targets, loss)
+        if not found:
+            return False
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, clip_norm)
+        if self._flat is not None:
+            self._flat.step()
+        else:
+            self._optimizer.step()
+        return True
+
+    def _slopes(self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any]) -> bool:
+        """Find the gradients; False if the loss is not finite."""
+        self._answered = None
         for parameter in self._parameters:
             parameter.grad = None
-        (seen, outputs), self._answered = self._answered, (None, None)
-        value = loss(self.module(inputs) if seen is not inputs else outputs, targets)
+        value = loss(self.module(inputs), targets)
         if not math.isfinite(value.detach().item()):
             return False
         value.backward()
-        if self._flat is not None and not self._flat.gather():
-            self._release()
-        if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, clip_norm)
-        self._optimizer.step()
+        if self._flat is not None:
+            self._flat.gather()
+        return True
+
+    def _slopes_by_hand(
+        self, chain: Chain, flat: Flat, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any]
+    ) -> bool:
+        """The same without a graph."""
+        trace, self._answered = self._answered, None
+        if trace is None or trace.inputs[0] is not inputs:
+            with torch.no_grad():
+                trace = chain.forward(inputs)
+        value, gradient = slopes(loss, trace.outputs, targets)
+        if not math.isfinite(value.item()):
+            return False
+        with torch.no_grad():
+            chain.backward(trace, gradient, flat.gradients)
         return True
 
     def grow(self, inputs: int, outputs: int) -> None:
