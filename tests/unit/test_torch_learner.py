@@ -172,6 +172,108 @@ def test_it_is_the_bare_loop_over_the_same_batches(task: str, optimizer: str) ->
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+ACTIVATIONS: dict[str, Any] = {
+    "relu": torch.nn.ReLU,
+    "tanh": torch.nn.Tanh,
+    "gelu": torch.nn.GELU,
+    "silu": torch.nn.SiLU,
+}
+SHAPES: list[tuple[int, list[int], str, str]] = [
+    (10, [64], "relu", "log"),
+    (5, [33, 7], "tanh", "squared"),
+    (1, [1], "gelu", "huber"),
+    (3, [16, 16, 48], "silu", "hinge"),
+]
+USUAL: dict[str, tuple[str, Any]] = {
+    "log": ("multiclass", torch.nn.functional.cross_entropy),
+    "hinge": ("multiclass", torch.nn.functional.multi_margin_loss),
+    "squared": ("regression", torch.nn.functional.mse_loss),
+    "huber": ("regression", torch.nn.functional.huber_loss),
+}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("width", "hidden", "activation", "loss"), SHAPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_short_cuts_change_no_bit(
+    optimizer: str, width: int, hidden: list[int], activation: str, loss: str
+) -> None:
+    """A step without a graph, by an optimizer of one parameter, is torch's plain one."""
+    task, function = USUAL[loss]
+    table = torch.randn(480, width, generator=torch.Generator().manual_seed(1))
+    events = [{f"x{i}": x for i, x in enumerate(row)} for row in table.tolist()]
+    numbers = table.sum(1, keepdim=True) * 3
+    targets = numbers if task == "regression" else numbers.abs()[:, 0].clamp(0, 2).long()
+    learner = made(
+        task,
+        module={"use": "mlp", "hidden": hidden, "activation": activation},
+        optimizer={"use": optimizer, **OPTIMIZERS[optimizer]},
+        loss=loss,
+        classes=[0, 1, 2] if task == "multiclass" else [],
+        batch=24,
+        standardise=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        layers = [
+            layer
+            for before, after in zip([width, *hidden], hidden, strict=False)
+            for layer in (torch.nn.Linear(before, after), ACTIVATIONS[activation]())
+        ]
+        last = torch.nn.Linear(hidden[-1], 3 if task == "multiclass" else 1)
+        net = torch.nn.Sequential(*layers, last)
+    bare = CLASSES[optimizer](net.parameters(), **OPTIMIZERS[optimizer])
+    for start in range(0, 480, 24):
+        part = slice(start, start + 24)
+        # Of its own, aligned as every tensor is that is no part of another.
+        xs, ys = table[part].clone(), targets[part].clone()
+        if start % 48:
+            learner.predict(events[part])
+        learner.learn(events[part], ys.flatten().tolist())
+        bare.zero_grad()
+        function(net(xs), ys).backward()
+        bare.step()
+    network = learner._network
+    assert network is not None
+    assert network._flat is not None
+    assert network._chain is not None
+    for name, other in zip(parameters(learner), net.parameters(), strict=True):
+        assert torch.equal(parameters(learner)[name], other), name
+    held, remembered = moments(learner), weights.moments_of(net, bare)
+    assert len(held) == len(remembered)
+    for name, other in zip(held, remembered.values(), strict=True):
+        assert torch.equal(held[name], other), name
+
+
+def test_a_module_that_was_tampered_with_is_learned_on(own: str) -> None:
+    """Whoever moves, freezes or replaces a parameter finds the optimizer with it."""
+    events, labels = stream(64)
+    learner, other = made(), made()
+    for number, (xs, ys) in enumerate(batches(events, labels)):
+        for one in (learner, other):
+            if number == 2:
+                one.module.first.bias.requires_grad_(False)
+        if number == 1:
+            for part in learner.module.parameters():
+                part.data = part.data.clone()
+        learner.predict(xs)
+        learner.learn(xs, ys)
+        other.learn(xs, ys)
+        if number == 1:
+            frozen = other.module.first.bias.detach().clone()
+    assert learner.dump() == other.dump()
+    assert torch.equal(learner.module.first.bias, frozen)
+    assert not torch.equal(learner.module.last.bias, torch.zeros(3))
+
+
 def test_it_learns_and_knows_nothing_at_first() -> None:
     events, labels = stream(2000)
     learner = made()
