@@ -7,7 +7,7 @@ same bits; in a small network the graph takes several times as long as they do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 __all__ = ["Chain", "Trace", "slopes"]
 
 aten = torch.ops.aten
+log_softmax_backward = aten._log_softmax_backward_data  # noqa: SLF001 - as torch's graph has it
 MEAN = 1
 """Of a batch's losses, in the words of the kernels."""
 IGNORED = -100
@@ -24,15 +25,15 @@ IGNORED = -100
 class _Activation(NamedTuple):
     forward: Callable[[Any], Any]
     backward: Callable[[Any, Any], Any]
-    """Of the gradient of what comes out, and of what came ``of_inputs`` in or else out."""
-    of_inputs: bool
+    """Of the gradient of what comes out, and of what was ``kept``."""
+    kept: Literal["inputs", "outputs"]
 
 
 ACTIVATIONS: dict[Any, _Activation] = {
-    nn.ReLU: _Activation(torch.relu, lambda g, out: aten.threshold_backward(g, out, 0), False),
-    nn.Tanh: _Activation(torch.tanh, aten.tanh_backward, False),
-    nn.GELU: _Activation(nn.functional.gelu, aten.gelu_backward, True),
-    nn.SiLU: _Activation(nn.functional.silu, aten.silu_backward, True),
+    nn.ReLU: _Activation(torch.relu, lambda g, out: aten.threshold_backward(g, out, 0), "outputs"),
+    nn.Tanh: _Activation(torch.tanh, aten.tanh_backward, "outputs"),
+    nn.GELU: _Activation(nn.functional.gelu, aten.gelu_backward, "inputs"),
+    nn.SiLU: _Activation(nn.functional.silu, aten.silu_backward, "inputs"),
 }
 
 
@@ -76,7 +77,7 @@ class Chain:
             reversed(self._layers), reversed(trace.inputs), strict=True
         ):
             if activation is not None:
-                seen = inputs if activation.of_inputs else outputs
+                seen = inputs if activation.kept == "inputs" else outputs
                 gradient = activation.backward(gradient, seen)
             else:
                 torch.mm(gradient.t(), inputs, out=into[layer.weight])
@@ -96,13 +97,11 @@ def slopes(loss: Callable[[Any, Any], Any], outputs: Any, targets: Any) -> tuple
             gradient = aten.nll_loss_backward(
                 torch.ones_like(value), logs, targets, None, MEAN, IGNORED, weight
             )
-            return value, aten._log_softmax_backward_data(gradient, logs, 1, outputs.dtype)
+            return value, log_softmax_backward(gradient, logs, 1, outputs.dtype)
     if loss is nn.functional.mse_loss:
         with torch.no_grad():
             value = aten.mse_loss(outputs, targets, MEAN)
-            return value, aten.mse_loss_backward(
-                torch.ones_like(value), outputs, targets, MEAN
-            )
+            return value, aten.mse_loss_backward(torch.ones_like(value), outputs, targets, MEAN)
     outputs = outputs.detach().requires_grad_()
     value = loss(outputs, targets)
     (gradient,) = torch.autograd.grad(value, outputs)

@@ -106,9 +106,7 @@ class Flat:
         for parameter in self._parameters:
             optimizer.state[parameter] = {}
         for key, value in held.items():
-            parts = (
-                [value] * len(self._parameters) if value.ndim == 0 else list(self._views(value))
-            )
+            parts = [value] * len(self._parameters) if value.ndim == 0 else list(self._views(value))
             for parameter, part in zip(self._parameters, parts, strict=True):
                 optimizer.state[parameter][key] = part.clone()
 

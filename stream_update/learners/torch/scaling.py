@@ -77,6 +77,10 @@ class Scaler:
             return (numbers - self._mean) / self._divisor
         return numbers
 
+    def back(self, scaled: Floats) -> Floats:
+        """The inverse of :meth:`scale`, of columns that have varied."""
+        return scaled * self._divisor + self._mean if len(self._mean) else scaled
+
     def dump(self) -> Tree:
         parts = (self._count, self._mean, self._squares)
         return {name: part.tobytes() for name, part in zip(PARTS, parts, strict=True)}
