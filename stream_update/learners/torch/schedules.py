@@ -66,7 +66,7 @@ class Schedule:
                 hint=f"one of: {', '.join(SHAPES)}",
             )
         options = dict(self.options)
-        self._warmup = options.pop("warmup", 0)
+        self._warmup: float = options.pop("warmup", 0)
         where = "learner.schedule"
         for key, value in {**options, "warmup": self._warmup}.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
