@@ -167,15 +167,18 @@ class Lane:
 
     def _feed_batches(self, block: Block, effects: Effects) -> None:
         """Mini-batches are cut by count; what is left over waits for the next block."""
-        for index, features in enumerate(block.features):
+        start, total = 0, len(block.features)
+        while start < total:
             waiting = self._waiting
-            waiting.partitions.append(block.partition)
-            waiting.offsets.append(block.offsets[index])
-            waiting.features.append(features)
-            waiting.labels.append(block.labels[index])
-            waiting.times.append(block.time_of(index))
+            stop = min(total, start + self.learner.batch - len(waiting.offsets))
+            waiting.partitions.extend([block.partition] * (stop - start))
+            waiting.offsets.extend(block.offsets[start:stop])
+            waiting.features.extend(block.features[start:stop])
+            waiting.labels.extend(block.labels[start:stop])
+            waiting.times.extend(map(block.time_of, range(start, stop)))
             if len(waiting.offsets) == self.learner.batch:
                 self._learn_batch(effects)
+            start = stop
 
     def _learn_batch(self, effects: Effects) -> None:
         waiting, self._waiting = self._waiting, _Waiting([], [], [], [], [])

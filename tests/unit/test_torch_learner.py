@@ -172,6 +172,108 @@ def test_it_is_the_bare_loop_over_the_same_batches(task: str, optimizer: str) ->
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+ACTIVATIONS: dict[str, Any] = {
+    "relu": torch.nn.ReLU,
+    "tanh": torch.nn.Tanh,
+    "gelu": torch.nn.GELU,
+    "silu": torch.nn.SiLU,
+}
+SHAPES: list[tuple[int, list[int], str, str]] = [
+    (10, [64], "relu", "log"),
+    (5, [33, 7], "tanh", "squared"),
+    (1, [1], "gelu", "huber"),
+    (3, [16, 16, 48], "silu", "hinge"),
+]
+USUAL: dict[str, tuple[str, Any]] = {
+    "log": ("multiclass", torch.nn.functional.cross_entropy),
+    "hinge": ("multiclass", torch.nn.functional.multi_margin_loss),
+    "squared": ("regression", torch.nn.functional.mse_loss),
+    "huber": ("regression", torch.nn.functional.huber_loss),
+}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("width", "hidden", "activation", "loss"), SHAPES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_short_cuts_change_no_bit(
+    optimizer: str, width: int, hidden: list[int], activation: str, loss: str
+) -> None:
+    """A step without a graph, by an optimizer of one parameter, is torch's plain one."""
+    task, function = USUAL[loss]
+    table = torch.randn(480, width, generator=torch.Generator().manual_seed(1))
+    events = [{f"x{i}": x for i, x in enumerate(row)} for row in table.tolist()]
+    numbers = table.sum(1, keepdim=True) * 3
+    targets = numbers if task == "regression" else numbers.abs()[:, 0].clamp(0, 2).long()
+    learner = made(
+        task,
+        module={"use": "mlp", "hidden": hidden, "activation": activation},
+        optimizer={"use": optimizer, **OPTIMIZERS[optimizer]},
+        loss=loss,
+        classes=[0, 1, 2] if task == "multiclass" else [],
+        batch=24,
+        standardise=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        layers = [
+            layer
+            for before, after in zip([width, *hidden], hidden, strict=False)
+            for layer in (torch.nn.Linear(before, after), ACTIVATIONS[activation]())
+        ]
+        last = torch.nn.Linear(hidden[-1], 3 if task == "multiclass" else 1)
+        net = torch.nn.Sequential(*layers, last)
+    bare = CLASSES[optimizer](net.parameters(), **OPTIMIZERS[optimizer])
+    for start in range(0, 480, 24):
+        part = slice(start, start + 24)
+        # Of its own, aligned as every tensor is that is no part of another.
+        xs, ys = table[part].clone(), targets[part].clone()
+        if start % 48:
+            learner.predict(events[part])
+        learner.learn(events[part], ys.flatten().tolist())
+        bare.zero_grad()
+        function(net(xs), ys).backward()
+        bare.step()
+    network = learner._network
+    assert network is not None
+    assert network._flat is not None
+    assert network._chain is not None
+    for name, other in zip(parameters(learner), net.parameters(), strict=True):
+        assert torch.equal(parameters(learner)[name], other), name
+    held, remembered = moments(learner), weights.moments_of(net, bare)
+    assert len(held) == len(remembered)
+    for name, other in zip(held, remembered.values(), strict=True):
+        assert torch.equal(held[name], other), name
+
+
+def test_a_module_that_was_tampered_with_is_learned_on(own: str) -> None:
+    """Whoever moves, freezes or replaces a parameter finds the optimizer with it."""
+    events, labels = stream(64)
+    learner, other = made(), made()
+    for number, (xs, ys) in enumerate(batches(events, labels)):
+        for one in (learner, other):
+            if number == 2:
+                one.module.first.bias.requires_grad_(False)
+        if number == 1:
+            for part in learner.module.parameters():
+                part.data = part.data.clone()
+        learner.predict(xs)
+        learner.learn(xs, ys)
+        other.learn(xs, ys)
+        if number == 1:
+            frozen = other.module.first.bias.detach().clone()
+    assert learner.dump() == other.dump()
+    assert torch.equal(learner.module.first.bias, frozen)
+    assert not torch.equal(learner.module.last.bias, torch.zeros(3))
+
+
 def test_it_learns_and_knows_nothing_at_first() -> None:
     events, labels = stream(2000)
     learner = made()
@@ -193,6 +295,153 @@ def test_one_event_at_a_time_is_predict_and_then_learn() -> None:
         one.learn([event], [label])
     assert other.predict_then_learn(events, labels).values == expected
     assert same(parameters(one), parameters(other))
+
+
+# -- how it is taught
+
+
+def bare_net(width: int, outputs: int) -> Any:
+    """What ``made`` builds, by hand."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return torch.nn.Sequential(
+            torch.nn.Linear(width, 8), torch.nn.ReLU(), torch.nn.Linear(8, outputs)
+        )
+
+
+def floats(events: Sequence[Any]) -> Any:
+    return torch.tensor([list(event.values()) for event in events])
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_l1_and_a_schedule_are_those_of_a_bare_loop(optimizer: str) -> None:
+    events, labels = stream(320, "regression")
+    learner = made(
+        "regression",
+        optimizer={"use": optimizer, **OPTIMIZERS[optimizer]},
+        schedule={"use": "linear", "steps": 10, "last": 0.1, "warmup": 4},
+        l1=0.01,
+        clip_norm=1.0,
+        standardise=False,
+    )
+    run(learner, events, labels)
+    net = bare_net(4, 1)
+    bare = CLASSES[optimizer](net.parameters(), **OPTIMIZERS[optimizer])
+    rate = bare.param_groups[0]["lr"]
+    for number, (xs, ys) in enumerate(batches(events, labels)):
+        fallen = max(0.0, 1.0 - (number - 4) / 10)
+        factor = (number + 1) / 5 if number < 4 else 0.1 + (1.0 - 0.1) * fallen
+        bare.param_groups[0]["lr"] = rate * factor
+        bare.zero_grad()
+        loss = torch.nn.functional.mse_loss(net(floats(xs)), torch.tensor(ys).unsqueeze(1))
+        penalty = sum(part.abs().sum() for part in net.parameters())
+        (loss + 0.01 * penalty).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        bare.step()
+    for (name, one), other in zip(learner.module.named_parameters(), net.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_averaged_weights_answer_and_are_followed(own: str) -> None:
+    events, labels = stream(320)
+    for module in (own, {"use": "mlp", "hidden": [8]}):
+        learner = made(module=module, ema=0.9, first="body", last="head")
+        mean: dict[str, Any] = {}
+        for number, (xs, ys) in enumerate(batches(events, labels)):
+            learner.learn(xs, ys)
+            assert learner._network is not None
+            average = learner._network.average
+            assert average is not None
+            if not number:
+                mean = {name: part.clone() for name, part in average.module.named_parameters()}
+                continue
+            share = 1.0 - min(0.9, (1 + number) / (10 + number))
+            mean = {
+                name: mean[name].lerp(part, share) for name, part in parameters(learner).items()
+            }
+        assert same(mean, dict(average.module.named_parameters()))
+        assert not same(mean, parameters(learner))
+        plain = made(module=module, first="body", last="head")
+        run(plain, events, labels)
+        assert same(parameters(plain), parameters(learner))
+        follower = TorchLearner.restored(through_bytes(learner.dump()), "multiclass", allow=[build])
+        assert same(mean, dict(follower.module.named_parameters()))
+        assert follower.predict(events) == learner.predict(events)
+        assert follower.predict(events) != plain.predict(events)
+
+
+def test_standardised_targets_are_learned_sooner() -> None:
+    events, labels = stream(640, "regression")
+    labels = [1000.0 + 50.0 * label for label in labels]
+    errors = []
+    for standardise_target in (False, True):
+        learner = made("regression", standardise_target=standardise_target)
+        answers = run(learner, events, labels)
+        late = [value for answer in answers[-10:] for value in answer.values]
+        errors.append(np.mean(np.abs(np.subtract(late, labels[-160:]))))
+    assert errors[0] > 500
+    assert errors[1] < 30
+    follower = TorchLearner.restored(through_bytes(learner.dump()), "regression")
+    assert follower.predict(events) == learner.predict(events)
+
+
+def test_bfloat16_is_torchs_own_autocast() -> None:
+    events, labels = stream(160)
+    learner = made(precision="bfloat16", standardise=False)
+    run(learner, events, labels)
+    net = learner.module
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = net(floats(events[:20]))
+    assert expected.dtype == torch.bfloat16
+    said = learner.predict(events[:20]).probabilities
+    assert said is not None
+    assert [list(p.values()) for p in said] == torch.softmax(expected.float(), 1).tolist()
+    assert {part.dtype for part in net.parameters()} == {torch.float32}
+    plain = made(standardise=False)
+    run(plain, events, labels)
+    assert not same(parameters(plain), parameters(learner))
+    follower = TorchLearner.restored(through_bytes(learner.dump()), "multiclass")
+    assert follower.predict(events) == learner.predict(events)
+
+
+TAUGHT: list[tuple[str, dict[str, Any]]] = [
+    ("multiclass", {"ema": 0.9}),
+    ("multiclass", {"ema": 0.5, "module": {"use": "mlp", "hidden": [6], "dropout": 0.2}}),
+    ("multiclass", {"schedule": {"use": "cosine", "steps": 12, "last": 0.2, "warmup": 3}}),
+    ("multiclass", {"schedule": {"use": "exponential", "half_life": 5}, "l1": 0.01}),
+    ("multiclass", {"schedule": {"use": "inverse-sqrt", "steps": 4}, "precision": "bfloat16"}),
+    ("regression", {"standardise_target": True, "ema": 0.9, "epochs_per_batch": 2}),
+]
+
+
+@pytest.mark.parametrize(("task", "options"), TAUGHT)
+def test_what_it_is_taught_by_goes_on_from_a_dump(task: str, options: dict[str, Any]) -> None:
+    events, labels = stream(160, task)
+    later, more = stream(160, task, names="abcdef", seed=5)
+    events += later
+    labels += ["new", *more[1:]] if task == "multiclass" else more
+    whole = made(task, **options)
+    expected = run(whole, events, labels)
+    cut = made(task, **options)
+    answers = []
+    for xs, ys in batches(events, labels):
+        tree = through_bytes(cut.dump())
+        cut = made(task, **options)
+        cut.load(tree)
+        answers.append(cut.predict(xs))
+        cut.learn(xs, ys)
+    assert answers == expected
+    assert cut.dump() == whole.dump()
+    assert made(task, **options).fingerprint() != made(task).fingerprint()
+
+
+def test_settings_that_followers_need_are_compared() -> None:
+    for changed in ({"ema": 0.9}, {"precision": "bfloat16"}):
+        one, other = made(), made(**changed)
+        for learner, tree in ((one, other.dump()), (other, one.dump())):
+            with pytest.raises(CorruptSnapshot, match="settings differ"):
+                learner.load(tree)
 
 
 # -- growth
@@ -525,6 +774,15 @@ def test_a_trainer_keeps_what_it_has_if_a_snapshot_does_not_fit() -> None:
         ({"missing": "median"}, "'median' is none"),
         ({"clip_norm": 0.0}, "not positive"),
         ({"device": "tpu"}, "'tpu' is none"),
+        ({"l1": -1.0}, "l1: -1.0 is negative"),
+        ({"ema": 1.0}, "not between 0 and 1"),
+        ({"precision": "float16"}, "'float16' is none"),
+        ({"standardise_target": True}, "no numbers as labels"),
+        ({"schedule": "cosin"}, "there is no 'cosin'"),
+        ({"schedule": "cosine"}, "steps"),
+        ({"schedule": {"use": "cosine", "steps": 0}}, "0 is not positive"),
+        ({"schedule": {"use": "linear", "steps": 9, "last": 2}}, "not in its range"),
+        ({"schedule": {"use": "linear", "step": 9}}, "step"),
         ({"task": "ranking"}, "'ranking' is none"),
         ({"module": "my_models:build", "first": "act"}, "only a torch.nn.Linear grows"),
         ({"module": "my_models:build", "first": "bdy"}, "has no layer 'bdy'"),
@@ -549,6 +807,8 @@ def test_the_fingerprint_is_that_of_the_configuration(own: str) -> None:
             {"module": "linear"},
             {"module": own},
             {"optimizer": {"use": "adam", "lr": 0.02}},
+            {"l1": 0.1},
+            {"schedule": {"use": "linear", "steps": 9}},
         )
     ]
     assert len(set(prints)) == len(prints)

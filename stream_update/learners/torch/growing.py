@@ -14,7 +14,7 @@ __all__ = ["widen_inputs", "widen_outputs"]
 
 def widen_inputs(layer: Any, optimizer: Any, total: int) -> None:
     """Give a linear layer as many inputs. New weights are 0, so the answers stay the same
-    until something is learned of the new inputs.
+    until something is learned of the new inputs. ``optimizer`` is None if none knows it.
     """
     _pad(layer.weight, optimizer, (layer.out_features, total))
     layer.in_features = total
@@ -31,7 +31,7 @@ def widen_outputs(layer: Any, optimizer: Any, total: int) -> None:
 def _pad(parameter: Any, optimizer: Any, shape: tuple[int, ...]) -> None:
     """The parameter stays the same object, so the optimizer goes on knowing it."""
     old = parameter.shape
-    state = optimizer.state.get(parameter, {})
+    state = {} if optimizer is None else optimizer.state.get(parameter, {})
     for name, held in state.items():
         if torch.is_tensor(held) and held.shape == old:
             state[name] = _padded(held, shape, _fresh(optimizer, name))

@@ -17,15 +17,16 @@ from stream_update.learners.torch.columns import Columns, Table
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
 from stream_update.learners.torch.optimizers import Optimizers
+from stream_update.learners.torch.probing import probe
 from stream_update.learners.torch.scaling import Scaler
+from stream_update.learners.torch.schedules import Schedule
 from stream_update.learners.torch.targets import Targets
+from stream_update.learners.torch.training import Precision, Training, check_counts
 
 __all__ = ["TorchLearner"]
 
 FORMAT = 1
 ADAM = {"use": "adam", "lr": 0.001}
-MAX_THREADS = 256
-"""A snapshot says how many, and a follower makes as many."""
 
 Missing = Literal["mean", "mask"]
 
@@ -60,6 +61,11 @@ class TorchLearner:
         batch: int = 32,
         epochs_per_batch: int = 1,
         clip_norm: float | None = None,
+        l1: float = 0.0,
+        ema: float | None = None,
+        schedule: str | Mapping[str, Any] = "constant",
+        precision: Precision = "float32",
+        standardise_target: bool = False,
         categorical: Iterable[str] = (),
         missing: Missing = "mean",
         standardise: bool = True,
@@ -72,21 +78,18 @@ class TorchLearner:
         device: str = "cpu",
         seed: int | None = None,
     ) -> None:
-        counts: dict[str, Any] = {
-            "batch": batch,
-            "epochs_per_batch": epochs_per_batch,
-            "threads": threads,
-            "max_columns": max_columns,
-        }
-        for name, value in counts.items():
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"learner.{name}: {value!r} is no positive whole number")
-        if threads > MAX_THREADS:
-            raise ConfigError(f"learner.threads: {threads} are more than {MAX_THREADS}")
+        check_counts(
+            batch=batch, epochs_per_batch=epochs_per_batch, threads=threads, max_columns=max_columns
+        )
         if missing not in {"mean", "mask"}:
             raise ConfigError(f"learner.missing: {missing!r} is none", hint="mean or mask")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ConfigError(f"learner.clip_norm: {clip_norm!r} is not positive")
+        if standardise_target and task != "regression":
+            raise ConfigError(
+                f"learner.standardise_target: the task {task!r} has no numbers as labels"
+            )
+        self._training = Training(
+            epochs_per_batch, clip_norm, l1, ema, Schedule(schedule), precision
+        )
         self.batch = batch
         self._task = task
         self._recipe = (
@@ -94,11 +97,10 @@ class TorchLearner:
         )
         self._optimizers = Optimizers(optimizer)
         self._loss = loss
-        self._epochs = epochs_per_batch
-        self._clip_norm = clip_norm
         self._categorical = sorted(categorical)
         self._missing: Missing = missing
         self._standardise = standardise
+        self._standardise_target = standardise_target
         self._max_columns = max_columns
         self._features = list(features)
         self._classes = list(classes)
@@ -115,8 +117,11 @@ class TorchLearner:
         )
         self._columns.declare(self._features)
         self._scaler = Scaler(active=self._standardise)
-        self._targets = Targets(self._task, self._loss, self._classes)
+        self._targets = Targets(
+            self._task, self._loss, self._classes, standardise=self._standardise_target
+        )
         self._network: Network | None = None
+        self._seen: tuple[Any, Any] = (None, None)
         self.steps = 0
         self.skipped = 0
 
@@ -141,6 +146,8 @@ class TorchLearner:
             standardise=settings["standardise"],
             max_columns=settings["max_columns"],
             threads=settings["threads"],
+            standardise_target=settings.get("standardise_target", False),
+            precision=settings.get("precision", "float32"),
         )
         made._take(tree, learns=False)
         return made
@@ -193,7 +200,9 @@ class TorchLearner:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
-                return self._targets.answers(network.answer(self._tensor(features)))
+                # A mini-batch is learned next.
+                steps = len(features) == self.batch
+                return self._targets.answers(network.answer(self._tensor(features), steps=steps))
         except MemoryError:
             raise
         except Exception as error:
@@ -237,13 +246,14 @@ class TorchLearner:
         table = self._columns.read(features)
         self._scaler.learn(table.numbers)
         inputs = self._scaled(table)
+        self._targets.observe(labels)
         targets = self._targets.tensor(labels, self._device)
-        for _ in range(self._epochs):
+        for _ in range(self._training.epochs):
             done = network.step(
                 inputs,
                 targets,
                 self._targets.loss,
-                clip_norm=self._clip_norm,
+                number=self.steps,
                 seed=self._seed + 1 + self.steps,
             )
             self.steps += 1
@@ -266,7 +276,7 @@ class TorchLearner:
             return None
         if network is None:
             self._network = network = self._built(learns=True)
-        elif network.optimizer is None:
+        elif not network.learns:
             raise RuntimeError("a learner that was restored from a dump alone only predicts")
         else:
             network.grow(len(self._columns), self._targets.outputs)
@@ -280,7 +290,7 @@ class TorchLearner:
     def _built(self, *, learns: bool) -> Network:
         shape = self._shape()
         module = fresh(self._recipe, shape, self._seed).to(self._device)
-        network = Network(self._recipe, module, shape)
+        network = Network(self._recipe, module, shape, self._training)
         if learns:
             network.optimizer = self._optimizers.make(module.parameters())
         return network
@@ -290,8 +300,10 @@ class TorchLearner:
 
     def _scaled(self, table: Table) -> Any:
         whole = self._columns.matrix(table, self._scaler.scale(table.numbers))
-        # Copied into memory of torch's own: how that is aligned decides on the last bits.
-        return torch.from_numpy(whole).to(self._device, torch.float32)
+        if whole is not self._seen[0]:
+            # Copied into memory of torch's own: how that is aligned decides on the last bits.
+            self._seen = whole, torch.from_numpy(whole).to(self._device, torch.float32)
+        return self._seen[1]
 
     def _culprit(self, network: Network, features: Sequence[Features]) -> int:
         """The first event that the network cannot answer alone, else 0."""
@@ -317,11 +329,13 @@ class TorchLearner:
                 "weights": weights.write(weights.weights_of(network.module)),
                 "moments": weights.write(
                     {}
-                    if network.optimizer is None
+                    if not network.learns
                     else weights.moments_of(network.module, network.optimizer)
                 ),
             }
-        return {
+            if network.average is not None:
+                learned["average"] = weights.write(weights.weights_of(network.average.module))
+        tree = {
             "settings": self._settings(),
             "columns": self._columns.dump(),
             "classes": self._targets.classes,
@@ -330,6 +344,9 @@ class TorchLearner:
             "skipped": self.skipped,
             "learned": learned,
         }
+        if self._standardise_target:
+            tree["target"] = self._targets.dump()
+        return tree
 
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.
@@ -337,12 +354,12 @@ class TorchLearner:
         Raises :class:`~stream_update.errors.CorruptSnapshot`.
         """
         found, expected = tree["settings"], self._settings()
-        changed = [key for key in expected if found.get(key) != expected[key]]
+        changed = [key for key in expected | found if found.get(key) != expected.get(key)]
         if changed:
             raise CorruptSnapshot(
                 "settings differ: "
                 + "; ".join(
-                    f"{key} ({found.get(key)!r:.200}, not {expected[key]!r:.200})"
+                    f"{key} ({found.get(key)!r:.200}, not {expected.get(key)!r:.200})"
                     for key in changed
                 ),
                 hint="it was made with another configuration of the learner",
@@ -357,6 +374,12 @@ class TorchLearner:
 
     def _settings(self) -> Tree:
         """What a follower needs to know, and a trainer to agree with."""
+        chosen = {
+            "standardise_target": self._standardise_target,
+            "precision": self._training.precision,
+            "ema": self._training.ema,
+        }
+        by_default = {"standardise_target": False, "precision": "float32", "ema": None}
         return {
             "format": FORMAT,
             "module": {"use": self._recipe.name, **self._recipe.options},
@@ -367,17 +390,23 @@ class TorchLearner:
             "standardise": self._standardise,
             "max_columns": self._max_columns,
             "threads": self._threads,
-        }
+        } | {key: value for key, value in chosen.items() if value != by_default[key]}
 
     def _take(self, tree: Tree, *, learns: bool) -> None:
         self._columns.load(tree["columns"])
         self._scaler.load(tree["scaler"], len(self._columns.numbers))
-        self._targets = Targets(self._task, self._loss, tree["classes"])
+        self._targets = Targets(
+            self._task, self._loss, tree["classes"], standardise=self._standardise_target
+        )
+        if self._standardise_target:
+            self._targets.load(tree["target"])
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
         learned = tree["learned"]
         if learned is None:
             return
-        found = weights.read(learned["weights"], "weights")
+        # Who only predicts does it as the trainer does: with the average if there is one.
+        serving = "average" if "average" in learned and not learns else "weights"
+        found = weights.read(learned[serving], "weights")
         if not learns and (name := weights.non_finite(found)):
             raise CorruptSnapshot(
                 f"weight {name:.200} is NaN or infinite",
@@ -390,6 +419,9 @@ class TorchLearner:
         if learns:
             moments = weights.read(learned["moments"], "optimizer's moments")
             weights.restore_moments(network.module, network.optimizer, moments)
+            if network.average is not None:
+                average = weights.read(learned["average"], "average of weights")
+                weights.copy_weights(network.average.module, average)
         self._network = network
 
     def _check_size(self, found: Mapping[str, Any]) -> None:
@@ -405,48 +437,22 @@ class TorchLearner:
     def fingerprint(self) -> str:
         """A digest of how the learner starts: its settings and a small fresh module.
 
-        Raises :class:`~stream_update.errors.ConfigError` if the module cannot be built or
-        does not answer as the task needs, or if two fresh ones differ, because then no
-        replay can repeat what this one does.
+        Raises :class:`~stream_update.errors.ConfigError` as :func:`~.probing.probe` does.
         """
         names = self._columns.names or ["a", "b", "c"]
         classes = self._targets.classes
         if self._task == "multiclass" and not classes:
             classes = [0, 1]
         shape = Shape(len(names), max(1, len(classes)), names, classes)
-        made = []
-        for _ in range(2):
-            module = fresh(self._recipe, shape, self._seed)
-            if not isinstance(module, torch.nn.Module):
-                raise ConfigError(
-                    f"learner.module: {self._recipe.name} gives a {type(module).__name__}, which "
-                    "is no torch.nn.Module"
-                )
-            network = Network(self._recipe, module, shape)
-            self._optimizers.make(module.parameters())
-            made.append(weights.write(weights.weights_of(module)))
-        if made[0] != made[1]:
-            raise ConfigError(
-                f"unseeded randomness: two fresh modules of {self._recipe.name} differ",
-                hint="draw with torch's own generator, which is seeded while a module is built",
-            )
-        try:
-            answer = tuple(network.answer(torch.zeros(2, shape.inputs)).shape)
-        except Exception as error:
-            raise ConfigError(
-                f"learner.module: {self._recipe.name} cannot answer two events of "
-                f"{shape.inputs} numbers: {error}"
-            ) from error
-        if answer != (2, shape.outputs):
-            raise ConfigError(
-                f"learner.module: {self._recipe.name} answers two events with the shape {answer}, "
-                f"and the task {self._task!r} needs {(2, shape.outputs)}"
-            )
+        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task)
         parts = [
             self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
-            self.batch, self._epochs, self._clip_norm, self._features, self._classes, self._seed,
+            self.batch, self._training.epochs, self._training.clip_norm, self._features,
+            self._classes, self._seed,
         ]  # fmt: skip
-        return hashlib.sha256(msgspec.json.encode(parts) + made[0]).hexdigest()
+        if self._training.said():
+            parts.append(self._training.said())
+        return hashlib.sha256(msgspec.json.encode(parts) + made).hexdigest()
 
 
 def _shown(name: str, options: Mapping[str, Any]) -> str:

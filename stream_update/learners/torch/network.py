@@ -10,8 +10,12 @@ from typing import Any
 import torch
 
 from stream_update.errors import ConfigError
+from stream_update.learners.torch.averaging import Average
+from stream_update.learners.torch.chain import Chain, Trace, slopes
+from stream_update.learners.torch.flat import Flat
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.modules import Recipe, Shape
+from stream_update.learners.torch.training import Training
 
 __all__ = ["Network", "device_of", "drawing", "fresh", "on_threads"]
 
@@ -19,9 +23,22 @@ __all__ = ["Network", "device_of", "drawing", "fresh", "on_threads"]
 class Network:
     """One module; without an optimizer it only answers."""
 
-    def __init__(self, recipe: Recipe, module: Any, shape: Shape) -> None:
+    def __init__(
+        self, recipe: Recipe, module: Any, shape: Shape, training: Training | None = None
+    ) -> None:
         self.module = module
-        self.optimizer: Any = None
+        self.average: Average | None = None
+        self._training = training or Training()
+        self._recipe = recipe
+        self._rates: list[float] = []
+        self._optimizer: Any = None
+        self._flat: Flat | None = None
+        self._loose = True
+        # Of ours only dropout does something else while it learns.
+        self._moody = not recipe.own or bool(recipe.options.get("dropout"))
+        plain = recipe.own and self._training.precision == "float32"
+        self._chain = Chain.of(module) if plain else None
+        self._answered: Trace | None = None
         self._parameters = list(module.parameters())
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
@@ -34,15 +51,54 @@ class Network:
                 f"learner.last: {recipe.last!r} has {self.last.out_features} outputs, and the "
                 f"module was asked for {shape.outputs}"
             )
-        # Of ours only dropout does something else while it learns.
-        self._moody = not recipe.own or bool(recipe.options.get("dropout"))
 
-    def answer(self, inputs: Any) -> Any:
-        """Outputs of shape (events, outputs)."""
-        if self.module.training:
-            self.module.eval()
+    @property
+    def optimizer(self) -> Any:
+        """The one of torch, over the module's parameters one by one."""
+        self._release()
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._release()
+        self._optimizer = optimizer
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        if self._training.ema is not None:
+            self.average = Average(self.module, self._training.ema)
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has an optimizer."""
+        return self._optimizer is not None
+
+    def _release(self) -> None:
+        if self._flat is not None:
+            self._flat.release()
+        self._flat, self._loose = None, True
+        self._answered = None
+
+    def answer(self, inputs: Any, *, steps: bool = False) -> Any:
+        """Outputs of shape (events, outputs).
+
+        If a step ``steps`` next over the same tensor, it need not go through the module again.
+        """
+        if self._chain is not None and self.average is None:
+            with torch.no_grad():
+                trace = self._chain.forward(inputs)
+            self._answered = trace if steps else None
+            return trace.outputs
+        module = self.module if self.average is None else self.average.module
+        if module.training:
+            module.eval()
         with torch.no_grad():
-            return self.module(inputs)
+            return self._outputs(module, inputs)
+
+    def _outputs(self, module: Any, inputs: Any) -> Any:
+        if self._training.precision == "float32":
+            return module(inputs)
+        with self._training.cast(inputs.device):
+            outputs = module(inputs)
+        return outputs.float()
 
     def step(
         self,
@@ -50,36 +106,93 @@ class Network:
         targets: Any,
         loss: Callable[[Any, Any], Any],
         *,
-        clip_norm: float | None,
+        number: int,
         seed: int,
     ) -> bool:
-        """Learn these events once; False if the loss is not finite: then nothing is learned."""
-        if not self._moody:
-            return self._step(inputs, targets, loss, clip_norm)
-        self.module.train()
-        with drawing(seed):
-            return self._step(inputs, targets, loss, clip_norm)
+        """Learn these events once; False if the loss is not finite: then nothing is learned.
 
-    def _step(
-        self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
-    ) -> bool:
+        ``number`` is how many steps there have been.
+        """
+        self._prepare(number)
+        if self._moody:
+            self.module.train()
+            with drawing(seed):
+                found = self._slopes(inputs, targets, loss)
+        elif self._chain is not None and self._flat is not None:
+            found = self._slopes_by_hand(self._chain, self._flat, inputs, targets, loss)
+        else:
+            found = self._slopes(inputs, targets, loss)
+        if found:
+            self._update()
+            if self.average is not None:
+                self.average.follow(self.module, number)
+        return found
+
+    def _prepare(self, number: int) -> None:
+        if self._flat is not None and not self._flat.whole:
+            self._release()
+        if self._loose:
+            self._flat, self._loose = Flat.of(self.module, self._optimizer), False
+        schedule = self._training.schedule
+        if not schedule.constant:
+            factor = schedule.factor(number)
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _update(self) -> None:
+        training = self._training
+        if training.l1:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach().sign(), alpha=training.l1)
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, training.clip_norm)
+        if self._flat is not None:
+            self._flat.step()
+        else:
+            self._optimizer.step()
+
+    def _slopes(self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any]) -> bool:
+        """Find the gradients; False if the loss is not finite."""
+        self._answered = None
         for parameter in self._parameters:
             parameter.grad = None
-        value = loss(self.module(inputs), targets)
+        value = loss(self._outputs(self.module, inputs), targets)
         if not math.isfinite(value.detach().item()):
             return False
         value.backward()
-        if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, clip_norm)
-        self.optimizer.step()
+        if self._flat is not None:
+            self._flat.gather()
+        return True
+
+    def _slopes_by_hand(
+        self, chain: Chain, flat: Flat, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any]
+    ) -> bool:
+        """The same without a graph."""
+        trace, self._answered = self._answered, None
+        if trace is None or trace.inputs[0] is not inputs:
+            with torch.no_grad():
+                trace = chain.forward(inputs)
+        value, gradient = slopes(loss, trace.outputs, targets)
+        if not math.isfinite(value.item()):
+            return False
+        with torch.no_grad():
+            chain.backward(trace, gradient, flat.gradients)
         return True
 
     def grow(self, inputs: int, outputs: int) -> None:
         """Make room for further inputs and outputs, where the module can have them."""
-        if self.first is not None and self.first.in_features < inputs:
-            widen_inputs(self.first, self.optimizer, inputs)
-        if self.last is not None and self.last.out_features < outputs:
-            widen_outputs(self.last, self.optimizer, outputs)
+        first, last = self.first, self.last
+        if first is not None and first.in_features < inputs:
+            widen_inputs(first, self.optimizer, inputs)
+        if last is not None and last.out_features < outputs:
+            widen_outputs(last, self.optimizer, outputs)
+        if self.average is not None:
+            first, last = self._recipe.ends(self.average.module)
+            if first is not None and first.in_features < inputs:
+                widen_inputs(first, None, inputs)
+            if last is not None and last.out_features < outputs:
+                widen_outputs(last, None, outputs)
 
 
 def fresh(recipe: Recipe, shape: Shape, seed: int) -> Any:

@@ -40,6 +40,12 @@ class Scaler:
                 for part in (self._count, self._mean, self._squares)
             )
         count: Floats | float
+        if not self._active and _all_finite(numbers):
+            total = self._count + len(numbers)
+            mean = np.add.reduce(numbers) / len(numbers)
+            self._mean += (mean - self._mean) * (len(numbers) / total)
+            self._count = total
+            return
         if _all_finite(numbers):
             count = float(len(numbers))
             mean = np.add.reduce(numbers) / count
@@ -70,6 +76,10 @@ class Scaler:
         if self._active:
             return (numbers - self._mean) / self._divisor
         return numbers
+
+    def back(self, scaled: Floats) -> Floats:
+        """The inverse of :meth:`scale`, of columns that have varied."""
+        return scaled * self._divisor + self._mean if len(self._mean) else scaled
 
     def dump(self) -> Tree:
         parts = (self._count, self._mean, self._squares)

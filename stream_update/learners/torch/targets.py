@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from stream_update import plugins
 from stream_update.errors import ConfigError
-from stream_update.events import Predictions
+from stream_update.events import Predictions, Tree
+from stream_update.learners.torch.columns import Floats
+from stream_update.learners.torch.scaling import Scaler
 
 __all__ = ["Targets"]
 
@@ -34,10 +37,18 @@ class Targets:
     * ``regression``: one output, the number.
 
     ``loss`` is a name of :data:`LOSSES` or ``"module:attribute"``, a function of outputs
-    and targets.
+    and targets. With ``standardise`` the network learns numbers as they are apart from the
+    mean of all that were learned, in standard deviations.
     """
 
-    def __init__(self, task: str, loss: str | None, classes: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        task: str,
+        loss: str | None,
+        classes: Sequence[Any] = (),
+        *,
+        standardise: bool = False,
+    ) -> None:
         if task not in LOSSES:
             raise ConfigError(f"task: {task!r} is none", hint=f"one of: {', '.join(LOSSES)}")
         self._task = task
@@ -53,6 +64,7 @@ class Targets:
                 hint=f'one of: {", ".join(names)}, or a function of yours: "my_models:loss"',
             )
         self._index: dict[Any, int] = {}
+        self._scaler = Scaler() if standardise else None
         self.admit(classes)
 
     @property
@@ -67,7 +79,7 @@ class Targets:
 
     def admit(self, labels: Sequence[Any]) -> None:
         """Take in new classes, in their order."""
-        if self._task == "multiclass":
+        if self._task == "multiclass" and not self._index.keys() >= set(labels):
             for label in labels:
                 self._index.setdefault(label, len(self._index))
 
@@ -81,16 +93,26 @@ class Targets:
             return None
         return next((i for i, label in enumerate(labels) if label not in self._index), None)
 
+    def observe(self, labels: Sequence[Any]) -> None:
+        """Let mean and deviation know of labels that are about to be learned."""
+        if self._scaler is not None:
+            self._scaler.learn(_column(labels))
+
     def tensor(self, labels: Sequence[Any], device: Any) -> Any:
         """The labels as the loss wants them, shaped as the outputs are."""
         if self._task == "multiclass":
-            return torch.tensor([self._index[label] for label in labels], device=device)
+            return torch.tensor(list(map(self._index.__getitem__, labels)), device=device)
+        if self._scaler is not None:
+            labels = self._scaler.scale(_column(labels))[:, 0].tolist()
         return torch.tensor(labels, dtype=torch.float32, device=device).unsqueeze(1)
 
     def answers(self, outputs: Any) -> Predictions:
         """Predictions from outputs of shape (events, outputs)."""
         if self._task == "regression":
-            return Predictions(outputs.squeeze(1).tolist())
+            numbers = outputs.squeeze(1).tolist()
+            if self._scaler is not None:
+                numbers = self._scaler.back(_column(numbers))[:, 0].tolist()
+            return Predictions(numbers)
         made: list[Mapping[Any, float]]
         if self._task == "binary":
             chances = torch.sigmoid(outputs.squeeze(1)).tolist()
@@ -102,8 +124,20 @@ class Targets:
         ]
         return Predictions([classes[i] for i in outputs.argmax(dim=1).tolist()], made)
 
+    def dump(self) -> Tree:
+        """Mean and deviation of the labels; only where they are standardised."""
+        return None if self._scaler is None else self._scaler.dump()
+
+    def load(self, tree: Tree) -> None:
+        if self._scaler is not None:
+            self._scaler.load(tree, 1)
+
     def ignorance(self, count: int) -> Predictions:
         """The answers of who has learned nothing."""
         if self._task == "regression":
             return Predictions([0.0] * count)
         return Predictions([None] * count, [{} for _ in range(count)])
+
+
+def _column(numbers: Sequence[Any]) -> Floats:
+    return np.array(numbers, dtype=np.float64).reshape(-1, 1)
