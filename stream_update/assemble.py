@@ -510,9 +510,11 @@ class Trainer:
         condition = StopCondition.parse(stop_when, config.task) if stop_when else None
         info = source_topic(config, log)
         single = config.lanes == "single"
-        ends = end_offsets(log, info) if until_end else None
+        ends: Mapping[int, int] | None = None
         if stretch is not None:
-            ends = {int(partition): end for partition, end in stretch.ends.items()}
+            ends = stretch.ends
+        elif until_end:
+            ends = end_offsets(log, info)
 
         def prepare(slot: Slot) -> None:
             if condition is not None:
@@ -588,7 +590,7 @@ class Trainer:
             expires_ms=_milliseconds(config.snapshot.expires_s),
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
-            start={int(p): at for p, at in stretch.start.items()} if stretch else None,
+            start=stretch.start if stretch else None,
         )
 
     def _successors(self) -> Iterator[Plan]:

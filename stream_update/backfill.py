@@ -7,7 +7,7 @@ of its own, over a stretch that is fixed at its start, and speaking to topics of
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from stream_update.assemble import (
 from stream_update.config import Config
 from stream_update.control import Stretch, control_record
 from stream_update.errors import ConfigError
-from stream_update.events import TopicPartition, TopicSpec
+from stream_update.events import Batch, TopicPartition, TopicSpec
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
 
@@ -92,8 +92,8 @@ def _stretch(
         name=config.lineage_name,
         since=since,
         until=until,
-        start={str(p.partition): starts[p] for p in places},
-        ends={str(p.partition): max(starts[p], ends[p]) for p in places},
+        start={p.partition: starts[p] for p in places},
+        ends={p.partition: max(starts[p], ends[p]) for p in places},
         created_ms=int(time.time() * 1000),
     )
 
@@ -129,23 +129,24 @@ class Estimate(NamedTuple):
 
 def estimate(config: Config, log: Log, stretch: Stretch) -> Estimate:
     """Learn the beginning of the stretch for a few seconds, and say nothing of it to anybody."""
-    parts = components(config)
-    start = {int(partition): offset for partition, offset in stretch.start.items()}
-    ends = {int(partition): offset for partition, offset in stretch.ends.items()}
-    events = sum(ends[partition] - start[partition] for partition in start)
-    kit, sample, began = fresh_lane(config, parts, start), 0, time.monotonic()
+    kit, sample = fresh_lane(config, components(config), stretch.start), 0
+    began = time.monotonic()
     with log.reader() as reader:
-        for partition in sorted(start, key=lambda p: start[p] - ends[p]):
-            where = TopicPartition(config.source.topic, partition)
-            for batch in read_range(reader, where, start[partition], ends[partition]):
-                kit.lane.feed(kit.decode(batch))
-                sample += len(batch)
-                if time.monotonic() - began > SAMPLE_S:
-                    break
+        for batch in _longest_first(config, reader, stretch):
+            kit.lane.feed(kit.decode(batch))
+            sample += len(batch)
             if time.monotonic() - began > SAMPLE_S:
                 break
     rate = sample / max(time.monotonic() - began, 1e-9)
-    return Estimate(events, sample, round(rate, 1), round(events / rate, 1) if sample else 0.0)
+    seconds = round(stretch.events / rate, 1) if sample else 0.0
+    return Estimate(stretch.events, sample, round(rate, 1), seconds)
+
+
+def _longest_first(config: Config, reader: Reader, stretch: Stretch) -> Iterator[Batch]:
+    start, ends = stretch.start, stretch.ends
+    for partition in sorted(start, key=lambda p: start[p] - ends[p]):
+        where = TopicPartition(config.source.topic, partition)
+        yield from read_range(reader, where, start[partition], ends[partition])
 
 
 def backfill(config: Config, log: Log, stretch: Stretch, **options: Any) -> Trainer:

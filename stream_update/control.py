@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from stream_update.events import Record, TopicPartition
-from stream_update.protocols import Log
-from stream_update.signing import SigningKey, TrustedKeys
+from stream_update.errors import CorruptSnapshot
+from stream_update.events import Committed, Record, TopicPartition
+from stream_update.protocols import Closing, Log
+from stream_update.signing import SigningKey, TrustedKeys, signature_headers
 
 __all__ = ["Control", "Pointer", "Stretch", "control_record"]
 
 logger = logging.getLogger(__name__)
 
-# In front of what is signed: a signature of a manifest is none of a decision.
-PURPOSE = b"control v1\0"
-
 # What is found on the topic names lineages, and the topics of some, so it is held to the same
 # rules as a configuration.
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
-Partition = Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")]
+Partition = Annotated[int, Meta(ge=0, lt=10**9)]
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
@@ -72,6 +69,16 @@ class Stretch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def key(self) -> str:
         return f"backfill/{self.name}"
 
+    @property
+    def events(self) -> int:
+        """How many these are at most: offsets have holes."""
+        return sum(self.ends.values()) - sum(self.start.values())
+
+    def left(self, committed: Mapping[int, Committed]) -> int:
+        """How many of them lie behind what has been committed."""
+        begun = self.start | {partition: at.offset for partition, at in committed.items()}
+        return sum(max(0, end - begun[partition]) for partition, end in self.ends.items())
+
 
 Decision = TypeVar("Decision", Pointer, Stretch)
 
@@ -81,16 +88,11 @@ def control_record(
 ) -> Record:
     """The record that makes a decision known."""
     value = msgspec.json.encode(decision)
-    headers: tuple[tuple[str, bytes], ...] = ()
-    if signing is not None:
-        headers = (
-            ("key-id", signing.key_id.encode()),
-            ("signature", signing.sign(PURPOSE + value)),
-        )
+    headers = signature_headers(signing, value, "control")
     return Record(topic, value, key=decision.key.encode(), partition=0, headers=headers)
 
 
-class Control:
+class Control(Closing):
     """The decisions about an application, as they come in.
 
     With ``trusted`` keys only signed ones count; what is not, or is malformed, is logged and
@@ -110,17 +112,6 @@ class Control:
             beginning = self._reader.beginning_offsets([self._where])
             self._reader.seek(beginning)
             self.catch_up()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._reader.close()
@@ -143,7 +134,7 @@ class Control:
                     continue
                 try:
                     self._take(key.decode(), value, dict(headers))
-                except (ValueError, msgspec.MsgspecError) as error:
+                except (ValueError, msgspec.MsgspecError, CorruptSnapshot) as error:
                     logger.error(
                         "%s[0] offset %d is passed over: %s", self._where.topic, offset, error
                     )
@@ -159,11 +150,7 @@ class Control:
 
     def _take(self, key: str, value: bytes, headers: Mapping[str, bytes]) -> None:
         if self._trusted is not None:
-            name, signature = headers.get("key-id"), headers.get("signature")
-            if name is None or signature is None:
-                raise ValueError("it is not signed, and there are trusted keys")
-            if not self._trusted.verify(name, signature, PURPOSE + value):
-                raise ValueError("no trusted key has signed it")
+            self._trusted.check(headers, value, "control")
         kind = key.partition("/")[0]
         if kind == "current":
             pointer = self._checked(msgspec.json.decode(value, type=Pointer), key)

@@ -6,8 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from stream_update import plugins
 from stream_update.bounds import Limits
@@ -17,7 +16,7 @@ from stream_update.events import Features
 from stream_update.following import Following, Model, Rules
 from stream_update.freshness import WhenStale
 from stream_update.partitions import partition_for
-from stream_update.protocols import Log, Reader
+from stream_update.protocols import Closing, Log, Reader
 from stream_update.refusals import Refusals
 from stream_update.signing import TrustedKeys
 
@@ -40,7 +39,7 @@ class Answer(NamedTuple):
     stale: bool = False
 
 
-class ModelSubscriber:
+class ModelSubscriber(Closing):
     """Follows the snapshots of an application and predicts with the newest.
 
     ``log`` is an address (``kafka://...``, ``sqlite:///...``) or an open log, ``kafka``
@@ -114,17 +113,6 @@ class ModelSubscriber:
             target=self._run, name=f"stream-update-follow-{self._name}", daemon=True
         )
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop following. The last model keeps answering."""
@@ -319,10 +307,9 @@ class ModelSubscriber:
             self._arrived.set()
         if following is former or not following.models.keys() >= former.models.keys():
             return
-        if not following.models:
-            self._serving = following
-            return
         self._serving = following
+        if not following.models:
+            return
         self._arrived.set()
         logger.info(
             "%s: %s answers now, in place of %s", self._topic, following.version, former.lineage

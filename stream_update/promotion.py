@@ -114,6 +114,7 @@ class _Handover:
         self._identity = identity(config, components(config), self._info, lineage)
         self._control: Control = opened.enter_context(open_control(config, log))
         self._reader: Reader = opened.enter_context(log.reader())
+        self._trusted = trusted_keys(config)
 
     def move(self) -> Pointer:
         """Write the pointer, with the mark on the offsets of the backfill's group."""
@@ -132,7 +133,7 @@ class _Handover:
             lineage=self._lineage,
             previous=self._control.current(self._config.lineage_name),
             number=known.number + 1 if known is not None else 1,
-            learned={str(p): offset for p, offset in sorted(learned.items())},
+            learned=dict(sorted(learned.items())),
             promoted_ms=int(time.time() * 1000),
         )
         record = control_record(pointer, self._config.topic("control"), signing_key(self._config))
@@ -195,9 +196,7 @@ class _Handover:
         learned: dict[int, int] = {}
         topic = self._config.topic("snapshots")
         for number in [0] if single else range(self._info.partitions):
-            snapshot = newest(
-                self._reader, topic, number, self._lineage, trusted_keys(self._config)
-            )
+            snapshot = newest(self._reader, topic, number, self._lineage, self._trusted)
             if snapshot is None:
                 raise ConfigError(
                     f"{topic}[{number}] holds no snapshot of lineage {self._lineage}",
@@ -308,13 +307,7 @@ class _OwnGroup:
 
 def _complete(stretch: Stretch | None, committed: Mapping[int, Committed]) -> None:
     """Refuse to promote half of a backfill."""
-    if stretch is None:
-        return
-    left = 0
-    for partition, end in stretch.ends.items():
-        at = committed.get(int(partition))
-        left += max(0, end - (at.offset if at is not None else stretch.start[partition]))
-    if left:
+    if stretch is not None and (left := stretch.left(committed)):
         raise LineageMismatch(
             f"the backfill {stretch.name} is not complete: {left} events are left",
             hint=f"run stream-update backfill --as {stretch.name} again; it goes on where it was",

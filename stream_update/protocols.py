@@ -30,6 +30,7 @@ Delivery = Literal["exactly-once", "at-least-once"]
 
 __all__ = [
     "Appender",
+    "Closing",
     "Delivery",
     "Described",
     "Learner",
@@ -43,18 +44,20 @@ __all__ = [
 
 
 class Closing(Protocol):
-    """Something that holds connections or files."""
+    """Something that holds connections or files until the end of a ``with`` block."""
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 class Log(Closing, Protocol):
@@ -240,6 +243,18 @@ class Appender(Closing, Protocol):
     Leaving its ``with`` block flushes, unless an exception leads out of it;
     :meth:`close` alone gives up what has not been flushed.
     """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
 
     def append(self, records: Iterable[Record]) -> int:
         """Hand over records; returns how many. May wait for room."""

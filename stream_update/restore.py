@@ -156,15 +156,20 @@ def newest(
     trusted: TrustedKeys | None = None,
     *,
     limits: Limits = Limits(),  # noqa: B008 - it never changes
+    told: set[int] | None = None,
 ) -> Snapshot | None:
     """The newest complete snapshot of a lineage in a partition of a snapshot topic.
 
-    What is passed over on the way is in the log of the process. Returns None if there is
-    none at all.
+    What is passed over on the way is in the log of the process, but for the offsets in
+    ``told``, which grows by the others. Returns None if there is none at all.
     """
+    told = set() if told is None else told
     assembler = Assembler(lineage, trusted, partition=partition, limits=limits)
     found = survey(reader, TopicPartition(topic, partition), assembler)
     for refusal in found.refused:
+        if refusal.offset in told:
+            continue
+        told.add(refusal.offset)
         logger.error(
             "%s[%d] offset %d: passed over: %s: %s",
             topic,

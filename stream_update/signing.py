@@ -1,8 +1,8 @@
-"""Ed25519 signatures over snapshot manifests and heartbeats (RFC 8032).
+"""Ed25519 signatures over manifests, heartbeats and decisions about lineages (RFC 8032).
 
 A key is 32 bytes, written as base64. Its id is the first 16 hexadecimal digits of the
 SHA-256 of the public key. What is signed is a prefix that says what kind of thing it
-is, followed by the exact bytes of the manifest, so that a signature made for one
+is, followed by its exact bytes, so that a signature made for one
 purpose is none for another. Needs the extra ``security``.
 """
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Purpose", "SigningKey", "TrustedKeys", "key_id", "signature_headers"]
 
-Purpose = Literal["manifest", "heartbeat"]
+Purpose = Literal["manifest", "heartbeat", "control"]
 
 PREFIXES: Mapping[Purpose, bytes] = {
     "manifest": b"stream-update manifest v1\0",
     "heartbeat": b"stream-update heartbeat v1\0",
+    "control": b"stream-update control v1\0",
 }
 KEY_BYTES = 32
 

@@ -216,6 +216,7 @@ class Slot:
     def _find(self, known: int) -> Snapshot | None:
         """The newest snapshot; waits for the one that the group's note promises."""
         deadline = time.monotonic() + self._plan.wait_s
+        told: set[int] = set()
         while True:
             snapshot = newest(
                 self._reader,
@@ -224,6 +225,7 @@ class Slot:
                 self._plan.lineage,
                 self._plan.trusted,
                 limits=self._plan.limits,
+                told=told,
             )
             found = snapshot.manifest.seq if snapshot is not None else 0
             if found >= known:

@@ -291,17 +291,16 @@ class Worker:
         if slot is None:
             raise gap
         self._settle()
-        if isinstance(gap, Unreadable):
-            slot.accept(gap)
-            self._member.resume_at(gap.partition, gap.first)
+        damaged = isinstance(gap, Unreadable)
+        if not damaged:
+            gap = slot.gap_before(gap.partition) or gap
+            if not self._accept_gap:
+                self._halt(slot, gap)
+                return
+        slot.accept(gap)
+        self._member.resume_at(gap.partition, gap.first)
+        if damaged:
             self._cadence.advance(1)
-            return
-        gap = slot.gap_before(gap.partition) or gap
-        if self._accept_gap:
-            slot.accept(gap)
-            self._member.resume_at(gap.partition, gap.first)
-        else:
-            self._halt(slot, gap)
 
     def _halt(self, slot: Slot, gap: Overtaken) -> None:
         """Stop one lane, with an alarm; the others go on."""

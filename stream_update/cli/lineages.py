@@ -97,12 +97,7 @@ def _duration(seconds: float) -> str:
 
 def _left(config: Config, log: Log, stretch: Stretch) -> int:
     """How many events nobody has learned yet, as far as it has been committed."""
-    at = log.committed(config.trainer_group, config.source.topic)
-    left = 0
-    for partition, end in stretch.ends.items():
-        one = at.get(int(partition))
-        left += max(0, end - (stretch.start[partition] if one is None else one.offset))
-    return left
+    return stretch.left(log.committed(config.trainer_group, config.source.topic))
 
 
 class _Bar:
@@ -112,7 +107,7 @@ class _Bar:
         self._config = config
         self._log = log
         self._stretch = stretch
-        self._total = sum(end - stretch.start[p] for p, end in stretch.ends.items())
+        self._total = stretch.events
         self._done = self._total - _left(config, log, stretch)
         self._began = (time.monotonic(), self._done)
         self._asked_at = time.monotonic()
@@ -194,7 +189,7 @@ def promote(config: Config, lineage: str, wait_s: float, as_json: bool) -> None:
         return
     click.echo(f"{pointer.name}: {pointer.lineage} is live now, in place of {pointer.previous}")
     for partition, offset in pointer.learned.items():
-        at = done.adopted.get(int(partition))
+        at = done.adopted.get(partition)
         state = "no live trainer has taken it over yet" if at is None else f"live at {at:,}"
         click.echo(f"partition {partition}: learned up to {offset:,}; {state}")
 

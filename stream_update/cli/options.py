@@ -32,6 +32,9 @@ __all__ = [
     "reload",
 ]
 
+UNCUT = 10_000
+"""Columns; more than any row of ours has."""
+
 R = TypeVar("R")
 
 RELOAD = "stream_update.reload"
@@ -111,5 +114,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console = Console()
-    # A table that is piped to another program is not to be cut to a terminal's width.
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        # What is piped to another program is not to be cut to a terminal's width.
+        console = Console(width=UNCUT)
+    console.print(table)

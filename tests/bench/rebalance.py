@@ -29,7 +29,7 @@ from stream_update.assemble import create_topics, open_log
 from stream_update.config import Config, load
 from stream_update.errors import StreamUpdateError
 from stream_update.events import Record
-from tests import broker
+from tests.bench import logs
 from tests.fault.witness import Offsets
 from tests.programs import configure, elec2, start
 
@@ -148,19 +148,12 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a broker that runs already")
+    logs.add_options(parser)
     options = parser.parse_args()
     print(f"{'log':<8}{'session':>9}{'change':>8}{'worst':>9}{'median':>9}{'least':>9}")
     with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
         folder = Path(name)
-        urls = []
-        if options.log != "kafka":
-            urls.append(f"sqlite:///{folder / 'bench.db'}")
-        if options.log != "sqlite":
-            address = options.kafka or opened.enter_context(broker.Broker()).bootstrap
-            urls.append(f"kafka://{address}")
-        for url in urls:
+        for url in logs.addresses(options, folder, opened):
             scheme = url.partition(":")[0]
             scene = Scene(url, options.partitions, folder)
             try:

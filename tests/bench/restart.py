@@ -32,7 +32,7 @@ from stream_update.events import Committed, Record
 from stream_update.plugins import open_log
 from stream_update.restore import newest
 from stream_update.slots import Slot
-from tests import broker
+from tests.bench import logs
 from tests.fault.matter import LEARNERS
 from tests.programs import configure, elec2
 
@@ -105,8 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, nargs="+", default=[1_000, 20_000])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a broker that runs already")
+    logs.add_options(parser)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -120,13 +119,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
         folder = Path(name)
-        urls = []
-        if options.log != "kafka":
-            urls.append(f"sqlite:///{folder / 'bench.db'}")
-        if options.log != "sqlite":
-            address = options.kafka or opened.enter_context(broker.Broker()).bootstrap
-            urls.append(f"kafka://{address}")
-        for url in urls:
+        for url in logs.addresses(options, folder, opened):
             for learner in CHOSEN:
                 for size in options.events:
                     app = f"bench-{uuid.uuid4().hex[:8]}"

@@ -141,3 +141,32 @@ def test_who_writes_already_writes_to_a_partition_that_was_added(stage: Stage) -
         stage.log.add_partitions(stage.source, 3)
         appender.append([Record(stage.source, b"2", partition=2)])
     assert stage.end(stage.source, 2) == 1
+
+
+def test_a_reader_finds_the_offsets_of_partitions_that_were_added(stage: Stage) -> None:
+    """Whatever it has asked before; it must not take one it has not heard of for empty."""
+    stage.create(source=1)
+    stage.fill(1)
+    first, *added = (TopicPartition(stage.source, p) for p in range(3))
+    with stage.log.reader() as reader:
+        assert reader.end_offsets([first]) == {first: 1}
+        stage.log.add_partitions(stage.source, 3)
+        times = dict.fromkeys((first, *added), 0)
+        assert reader.offsets_for_times(times) == {first: 0, added[0]: None, added[1]: None}
+    with stage.log.reader() as reader:
+        assert reader.end_offsets([first]) == {first: 1}
+        stage.log.add_partitions(stage.source, 4)
+        every = [first, *added, TopicPartition(stage.source, 3)]
+        assert reader.beginning_offsets(every) == dict.fromkeys(every, 0)
+
+
+def test_a_reader_finds_records_by_time_in_a_partition_that_was_added(stage: Stage) -> None:
+    stage.create(source=1)
+    stage.fill(1)
+    with stage.log.reader() as reader, stage.log.appender() as appender:
+        first, added = TopicPartition(stage.source, 0), TopicPartition(stage.source, 1)
+        assert reader.end_offsets([first]) == {first: 1}
+        stage.log.add_partitions(stage.source, 2)
+        appender.append([Record(stage.source, b"new", partition=1)])
+        appender.flush()
+        assert reader.offsets_for_times({first: 0, added: 0}) == {first: 0, added: 0}

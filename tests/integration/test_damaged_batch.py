@@ -43,12 +43,15 @@ class Setting:
         self.log: Log = open_log(self.config.log, self.config.kafka)
         create_topics(self.config, self.log)
         events = elec2(BATCHES * EACH)
-        for number in range(BATCHES):
-            with self.log.appender() as appender:
-                appender.append(
-                    Record("damage.labelled", json.dumps(event).encode(), key=b"<%d>" % number)
-                    for event in events[number * EACH : (number + 1) * EACH]
-                )
+        # What is to be damaged is one batch, however slow the machine is.
+        patient = load(path, ["kafka.producer.linger_ms=2000"])
+        with open_log(patient.log, patient.kafka) as waiting:
+            for number in range(BATCHES):
+                with (waiting if number == DAMAGED else self.log).appender() as appender:
+                    appender.append(
+                        Record("damage.labelled", json.dumps(event).encode(), key=b"<%d>" % number)
+                        for event in events[number * EACH : (number + 1) * EACH]
+                    )
 
     def damage(self) -> None:
         (segment,) = self.broker.folder.rglob("damage.labelled-0/*.log")

@@ -47,7 +47,7 @@ def test_a_producer_that_has_lost_a_connection_is_not_used_again(setting: Settin
 
 
 def test_an_evicted_member_is_refused_and_leaves_nothing(setting: Setting) -> None:
-    slow = setting.another_log(consumer={"heartbeat_interval_ms": 5_000})
+    slow = setting.another_log(consumer={"heartbeat_interval_ms": 9_000})
     member, publisher = setting.joined(slow), setting.publisher()
     publisher.publish([Record(setting.output, b"first")], {0: Committed(1)}, member)
     setting.evict(member)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +76,16 @@ def test_a_late_answer_about_committed_offsets_is_not_believed(
     private_broker.thaw()
     monkeypatch.setattr(member_module, "ASK_MS", 10_000)
     publisher.publish([], {0: Committed(2)}, owner)
-    assert asker.committed([0]) == {0: Committed(2, "")}
+    answers: list[Any] = []
+
+    def answered() -> bool:
+        # A broker that stood still may need more than one question on a slow machine.
+        with contextlib.suppress(Transient):
+            answers.append(asker.committed([0]))
+        return bool(answers)
+
+    until(answered)
+    assert answers == [{0: Committed(2, "")}]
 
 
 def test_a_wrong_password_is_named(private_broker: Broker) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from stream_update.errors import (
     Doubt,
@@ -26,7 +24,7 @@ from stream_update.events import (
     TopicSpec,
 )
 from stream_update.partitions import partition_for
-from stream_update.protocols import Delivery, Member
+from stream_update.protocols import Appender, Closing, Delivery, Member
 from tests.model.broker import Broker, Gone, Topic, Transaction
 from tests.model.groups import Group, Identity, Membership
 from tests.model.process import Process, Silence, Step
@@ -38,23 +36,12 @@ ASK_S = 12.0
 """As long as a question waits; longer than an abandoned transaction lives."""
 
 
-class Closing:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
+class InMemory(Closing):
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-class ModelLog(Closing):
+class ModelLog(InMemory):
     """See :class:`stream_update.protocols.Log`; all that it makes belongs to ``process``."""
 
     def __init__(self, broker: Broker, process: Process) -> None:
@@ -163,7 +150,7 @@ class Reading:
         )
 
 
-class ModelReader(Closing):
+class ModelReader(InMemory):
     """See :class:`stream_update.protocols.Reader`."""
 
     def __init__(self, broker: Broker, process: Process) -> None:
@@ -342,7 +329,7 @@ class Spread:
         return where
 
 
-class ModelPublisher(Closing):
+class ModelPublisher(InMemory):
     """See :class:`stream_update.protocols.Publisher`; refuses by itself what Kafka lets pass."""
 
     def __init__(self, broker: Broker, process: Process, group_id: str) -> None:
@@ -471,23 +458,13 @@ class Flight:
             raise Doubt(f"nobody can tell whether a checkpoint was committed: {error}") from error
 
 
-class ModelAppender(Closing):
+class ModelAppender(Appender):
     """See :class:`stream_update.protocols.Appender`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._spread = Spread(broker)
         self._waiting: list[tuple[TopicPartition, Record]] = []
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.flush()
-        self.close()
 
     def close(self) -> None:
         self._waiting.clear()

@@ -14,11 +14,11 @@ from stream_update.log.embedded import EmbeddedLog
 
 POINTER: dict[str, Any] = {
     "app": "a", "name": "a", "lineage": "v2", "previous": "a", "number": 7,
-    "learned": {"0": 5}, "promoted_ms": 0,
+    "learned": {0: 5}, "promoted_ms": 0,
 }  # fmt: skip
 STRETCH: dict[str, Any] = {
     "app": "a", "name": "v2", "since": "beginning", "until": "end",
-    "start": {"0": 0}, "ends": {"0": 5}, "created_ms": 0,
+    "start": {0: 0}, "ends": {0: 5}, "created_ms": 0,
 }  # fmt: skip
 
 

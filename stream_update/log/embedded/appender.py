@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 
 from stream_update.events import Record
-from stream_update.log.embedded.store import Closing, Store
+from stream_update.log.embedded.store import Store
 from stream_update.log.embedded.writing import Writing
+from stream_update.protocols import Appender
 
 __all__ = ["EmbeddedAppender"]
 
@@ -16,7 +16,7 @@ LIMIT_BYTES = 8 * 1024 * 1024
 WAIT_S = 60.0
 
 
-class EmbeddedAppender(Closing):
+class EmbeddedAppender(Appender):
     """See :class:`stream_update.protocols.Appender`. Writes 1000 records, or 8 MiB, at once.
 
     What could not be written because of :class:`~stream_update.errors.Transient` is
@@ -28,18 +28,6 @@ class EmbeddedAppender(Closing):
         self._writing = Writing(store)
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.flush()
-        finally:
-            self.close()
 
     def close(self) -> None:
         """Give up what is not in the log yet; :meth:`flush` first."""

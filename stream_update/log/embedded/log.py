@@ -15,9 +15,9 @@ from stream_update.log.embedded.group import committed
 from stream_update.log.embedded.member import EmbeddedMember
 from stream_update.log.embedded.publisher import EmbeddedPublisher
 from stream_update.log.embedded.reader import EmbeddedReader
-from stream_update.log.embedded.store import Closing, Store
+from stream_update.log.embedded.store import Store
 from stream_update.log.embedded.topics import topic_of
-from stream_update.protocols import Delivery
+from stream_update.protocols import Closing, Delivery
 
 __all__ = ["EmbeddedLog"]
 

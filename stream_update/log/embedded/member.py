@@ -14,8 +14,9 @@ from stream_update.log.embedded.address import Address
 from stream_update.log.embedded.group import Group, Standing, monotonic_ms
 from stream_update.log.embedded.heartbeat import Heartbeat
 from stream_update.log.embedded.reading import Reading
-from stream_update.log.embedded.store import Closing, Store, attempts
+from stream_update.log.embedded.store import Store, attempts
 from stream_update.log.embedded.topics import Topic, place_of
+from stream_update.protocols import Closing
 
 __all__ = ["EmbeddedMember"]
 

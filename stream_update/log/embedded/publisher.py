@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from stream_update.errors import Doubt, Refused, Transient
 from stream_update.events import Committed, Record
 from stream_update.log.embedded.member import EmbeddedMember
-from stream_update.log.embedded.store import Closing, Store
+from stream_update.log.embedded.store import Store
 from stream_update.log.embedded.writing import Writing
-from stream_update.protocols import Member
+from stream_update.protocols import Closing, Member
 
 __all__ = ["EmbeddedPublisher"]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from stream_update.events import Batch, TopicPartition
 from stream_update.log.embedded.reading import Reading
-from stream_update.log.embedded.store import Closing, Store, attempts
+from stream_update.log.embedded.store import Store, attempts
 from stream_update.log.embedded.topics import place_of
+from stream_update.protocols import Closing
 
 __all__ = ["EmbeddedReader"]
 

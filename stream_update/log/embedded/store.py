@@ -12,16 +12,15 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from stream_update.errors import ConfigError, Doubt, Fatal, StreamUpdateError, Transient
 from stream_update.log.embedded.address import Address
 from stream_update.log.embedded.schema import prepare
+from stream_update.protocols import Closing
 
-__all__ = ["Closing", "Store", "attempts"]
+__all__ = ["Store", "attempts"]
 
 BUSY_S = 5.0
 """How long a reader waits, which it has to only while the journal is put in order."""
@@ -41,24 +40,6 @@ def attempts(timeout_s: float) -> Iterator[None]:
             return
         time.sleep(min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE_S)
-
-
-class Closing(ABC):
-    """Something that is closed at the end of a ``with`` block."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None: ...
 
 
 class Store(Closing):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import errors as vendor
 
@@ -14,6 +13,7 @@ from stream_update.events import Record
 from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.refusals import translated
 from stream_update.log.kafka.sending import Spread, close_producer, rejected
+from stream_update.protocols import Appender
 
 __all__ = ["KafkaAppender"]
 
@@ -23,7 +23,7 @@ LIMIT_RECORDS = 10_000
 RECORD_OVERHEAD = 100
 
 
-class KafkaAppender:
+class KafkaAppender(Appender):
     """See :class:`stream_update.protocols.Appender`.
 
     Idempotent, so a retry neither repeats nor reorders. The client has no bound of
@@ -38,21 +38,6 @@ class KafkaAppender:
         self._producer: Any = None
         self._flying: deque[tuple[Record, Any, int]] = deque()
         self._flying_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.flush()
-        finally:
-            self.close()
 
     def close(self) -> None:
         """Give up what is not in the log yet; :meth:`flush` first."""

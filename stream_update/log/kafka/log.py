@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import errors as vendor
 
@@ -22,7 +21,7 @@ from stream_update.log.kafka.reader import KafkaReader
 from stream_update.log.kafka.refusals import translated
 from stream_update.log.kafka.sending import Spread
 from stream_update.log.kafka.unfenced import UnfencedPublisher
-from stream_update.protocols import Delivery
+from stream_update.protocols import Closing, Delivery
 
 __all__ = ["KafkaLog"]
 
@@ -32,7 +31,7 @@ ANSWER_S = 10.0
 PAUSE_S = 0.1
 
 
-class KafkaLog:
+class KafkaLog(Closing):
     """A Kafka cluster; see :class:`stream_update.protocols.Log`.
 
     ``url`` is ``kafka://host:port``, with further brokers after commas. ``client``,
@@ -57,17 +56,6 @@ class KafkaLog:
         self._admin: Any = None
         self._janitor = Janitor(self._asking, self._connect.consumer, self._connect.patience_s)
         self._written: set[str] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         with self._lock:

@@ -6,8 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import ConsumerRebalanceListener
 from kafka import errors as vendor
@@ -19,6 +18,7 @@ from stream_update.events import Committed, Poll, TopicInfo
 from stream_update.log.kafka.busy import Busy
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
+from stream_update.protocols import Closing
 
 __all__ = ["KafkaMember"]
 
@@ -27,7 +27,7 @@ BREATH_S = 0.05
 CLOSE_MS = 3_000
 
 
-class KafkaMember:
+class KafkaMember(Closing):
     """See :class:`stream_update.protocols.Member`.
 
     ``overdue`` is called when the broker has not told the committed offsets in time.
@@ -60,17 +60,6 @@ class KafkaMember:
         self._gained_as: dict[int, str] = {}
         _tell_of_every_eviction(consumer)
         consumer.subscribe([topic.name], listener=self._notes)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if not self._closed:

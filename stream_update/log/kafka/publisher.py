@@ -6,8 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from kafka import errors as vendor
 from kafka.structs import OffsetAndMetadata
@@ -20,7 +19,7 @@ from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, STALE_MEMBER, translated
 from stream_update.log.kafka.sending import Spread, close_producer, rejected
 from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
-from stream_update.protocols import Member, Publication
+from stream_update.protocols import Closing, Member, Publication
 
 __all__ = ["KafkaPublisher"]
 
@@ -31,7 +30,7 @@ AHEAD_S = 30.0
 """Making a producer: some requests, each with the client's own limit."""
 
 
-class KafkaPublisher:
+class KafkaPublisher(Closing):
     """See :class:`stream_update.protocols.Publisher`.
 
     Each producer has a transactional id that was never used before: with one that
@@ -57,17 +56,6 @@ class KafkaPublisher:
         self._working: Any = None
         self._lines: Collection[Any] = ()
         self._last: Call[Any] = self._watchdog.start(lambda call: self._make_ready(call, [*topics]))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # whoever began it has been told, or is gone

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from kafka import errors as vendor
 from kafka.structs import TopicPartition as VendorPartition
@@ -15,11 +15,12 @@ from stream_update.events import Batch, TopicInfo, TopicPartition
 from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
+from stream_update.protocols import Closing
 
 __all__ = ["KafkaReader"]
 
 
-class KafkaReader:
+class KafkaReader(Closing):
     """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
 
     def __init__(
@@ -33,17 +34,6 @@ class KafkaReader:
         self._topics: dict[str, TopicInfo] = {}
         self._seen: dict[str, VendorPartition] = {}
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if not self._closed:
@@ -62,28 +52,40 @@ class KafkaReader:
         self, ask: Callable[..., Any], where: Iterable[TopicPartition], which: str
     ) -> dict[TopicPartition, int]:
         asked = self._existing(where)
-        if not asked:
-            return {}
-        try:
-            answer = ask([*asked.values()], timeout_ms=ASK_MS)
-        except vendor.KafkaError as error:
-            raise translated(error, f"asking for the {which} offsets of {_names(asked)}") from error
-        return {ours: int(answer[theirs]) for ours, theirs in asked.items()}
+
+        def answered(these: list[VendorPartition]) -> dict[VendorPartition, Any]:
+            answer: dict[VendorPartition, Any] = ask(these, timeout_ms=ASK_MS)
+            return answer
+
+        found = {}
+        if asked:
+            with _asking(f"the {which} offsets", asked):
+                try:
+                    found = answered([*asked.values()])
+                except KeyError:
+                    # Together with others, the client has no answer for a partition whose
+                    # leader it does not know yet; for one alone it waits until it does.
+                    for theirs in asked.values():
+                        found |= answered([theirs])
+        return {ours: int(found[theirs]) for ours, theirs in asked.items()}
 
     def offsets_for_times(
         self, times_ms: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int | None]:
         asked = self._existing(times_ms)
-        if not asked:
-            return {}
         # The client refuses times before 1970, where no record can be anyway.
-        question = {theirs: max(0, times_ms[ours]) for ours, theirs in asked.items()}
-        try:
-            answer = self._consumer.offsets_for_times(question, timeout_ms=ASK_MS)
-        except vendor.KafkaError as error:
-            raise translated(error, f"asking for offsets by time of {_names(asked)}") from error
+        times = {theirs: max(0, times_ms[ours]) for ours, theirs in asked.items()}
+        found = {}
+        if asked:
+            with _asking("offsets by time", asked):
+                found = self._consumer.offsets_for_times(times, timeout_ms=ASK_MS)
+                for theirs in [one for one, answer in found.items() if answer is None]:
+                    # No such record, or no leader known yet: see above.
+                    found |= self._consumer.offsets_for_times(
+                        {theirs: times[theirs]}, timeout_ms=ASK_MS
+                    )
         return {
-            ours: None if answer[theirs] is None else int(answer[theirs].offset)
+            ours: None if found[theirs] is None else int(found[theirs].offset)
             for ours, theirs in asked.items()
         }
 
@@ -160,6 +162,14 @@ class KafkaReader:
                 )
             found[one] = VendorPartition(*one)
         return found
+
+
+@contextmanager
+def _asking(what: str, where: Iterable[TopicPartition]) -> Iterator[None]:
+    try:
+        yield
+    except vendor.KafkaError as error:
+        raise translated(error, f"asking for {what} of {_names(where)}") from error
 
 
 def _names(where: Iterable[TopicPartition]) -> str:
