@@ -48,6 +48,7 @@ def one_by_one() -> Iterator[tuple[str, Table]]:
     yield from MEMBERS.items()
     for combine in COMBINED:
         yield combine, {"use": "ensemble", "combine": combine, "members": [*MEMBERS.values()]}
+    yield from distilled("the tree", MEMBERS["adaptive Hoeffding tree"])
 
 
 def with_a_network() -> Iterator[tuple[str, Table]]:
@@ -56,15 +57,15 @@ def with_a_network() -> Iterator[tuple[str, Table]]:
     members = [*MEMBERS.values(), NETWORK]
     for combine in COMBINED:
         yield combine, {"use": "ensemble", "combine": combine, "members": members}
+    yield from distilled("MLP 64", NETWORK)
+
+
+def distilled(name: str, teacher: Table) -> Iterator[tuple[str, Table]]:
+    student = MEMBERS["logistic regression"]
     for weight in (0.5, 0.9):
         yield (
-            f"logistic regression distilled from MLP 64, weight {weight}",
-            {
-                "use": "distil",
-                "weight": weight,
-                "teacher": NETWORK,
-                "student": MEMBERS["logistic regression"],
-            },
+            f"logistic regression distilled from {name}, weight {weight}",
+            {"use": "distil", "weight": weight, "teacher": teacher, "student": student},
         )
 
 
