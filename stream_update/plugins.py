@@ -26,7 +26,7 @@ __all__ = ["build", "call", "check_options", "names", "open_log", "resolve", "so
 
 LOGS = "stream_update.logs"
 DROPPED_KEYS = frozenset({"use", "factory", "allow"})
-NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss"})
+NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss", "step"})
 VERSIONED = frozenset({"river", "stream_update"})
 """Packages whose version says enough about their code."""
 

@@ -17,7 +17,10 @@ from stream_update.learners.torch.columns import Columns, Table
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
 from stream_update.learners.torch.optimizers import Optimizers
+from stream_update.learners.torch.pretraining import Autoencoder, pretraining_of
 from stream_update.learners.torch.scaling import Scaler
+from stream_update.learners.torch.starts import Transfer, start_of
+from stream_update.learners.torch.steps import Supervised, step_of
 from stream_update.learners.torch.targets import Targets
 
 __all__ = ["TorchLearner"]
@@ -46,6 +49,10 @@ class TorchLearner:
     beginning. See :class:`~.columns.Columns` for ``categorical`` and ``max_columns``;
     a number that is ``missing`` is the running mean, or that and a column that says so.
 
+    ``start`` is what it begins with (:class:`~.starts.Start`), ``step`` what a step makes
+    small (:func:`~.steps.step_of`), and ``pretrain`` lets it learn from events without a
+    label too (:class:`~.pretraining.Pretraining`).
+
     ``threads`` is how many the arithmetic uses: the same number gives the same bits. A step
     whose loss is not finite is left out and counted.
     """
@@ -66,6 +73,9 @@ class TorchLearner:
         max_columns: int = 10_000,
         first: str | None = None,
         last: str | None = None,
+        start: Mapping[str, Any] | None = None,
+        step: str | Mapping[str, Any] | None = None,
+        pretrain: Mapping[str, Any] | None = None,
         features: Iterable[str] = (),
         classes: Iterable[Any] = (),
         threads: int = 1,
@@ -105,6 +115,10 @@ class TorchLearner:
         self._threads = threads
         self._device = device_of(device)
         self._seed = 0 if seed is None else seed
+        self._start = start_of(start, task)
+        self._own_step = step, step_of(step, Targets(task, loss).loss)
+        self._pretraining = pretraining_of(pretrain, self._optimizers)
+        self.unlabelled_batch = 0 if self._pretraining is None else self._pretraining.batch
         self._start_over()
 
     def _start_over(self) -> None:
@@ -113,12 +127,23 @@ class TorchLearner:
             mask=self._missing == "mask",
             limit=self._max_columns,
         )
-        self._columns.declare(self._features)
         self._scaler = Scaler(active=self._standardise)
-        self._targets = Targets(self._task, self._loss, self._classes)
         self._network: Network | None = None
+        self._transfer: Transfer | None = None
+        self._autoencoder: Autoencoder | None = None
+        self._knows_labels = False
+        self._since_start = 0
         self.steps = 0
         self.skipped = 0
+        classes = self._classes
+        if self._start is not None:
+            self._start.begin(self._columns, self._scaler)
+            classes = [*self._start.classes, *classes]
+        self._columns.declare(self._features)
+        self._targets = Targets(self._task, self._loss, classes)
+        if self._start is not None and self._start.answers:
+            self._network = self._built(learns=True)
+            self._knows_labels = True
 
     @classmethod
     def restored(cls, tree: Tree, task: str, *, allow: Iterable[Any] = ()) -> Self:
@@ -189,7 +214,7 @@ class TorchLearner:
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         network = self._network
-        if network is None:
+        if network is None or not self._knows_labels:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
@@ -205,7 +230,18 @@ class TorchLearner:
         try:
             with on_threads(self._threads):
                 self._learn(features, labels)
-        except (LearnerFailed, MemoryError):
+        except (LearnerFailed, ConfigError, MemoryError):
+            raise
+        except Exception as error:
+            index = 0 if self._network is None else self._culprit(self._network, features)
+            raise LearnerFailed(index, "learn", error, Predictions([])) from error
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Let the hidden layers learn of these what ``pretrain`` asks for."""
+        try:
+            with on_threads(self._threads):
+                self._reconstruct(features)
+        except (LearnerFailed, ConfigError, MemoryError):
             raise
         except Exception as error:
             index = 0 if self._network is None else self._culprit(self._network, features)
@@ -238,6 +274,10 @@ class TorchLearner:
         self._scaler.learn(table.numbers)
         inputs = self._scaled(table)
         targets = self._targets.tensor(labels, self._device)
+        self._knows_labels = True
+        if self._transfer is not None:
+            self._transfer.hold(self._since_start)
+            self._since_start += len(features)
         for _ in range(self._epochs):
             done = network.step(
                 inputs,
@@ -248,6 +288,18 @@ class TorchLearner:
             )
             self.steps += 1
             self.skipped += not done
+        if self._autoencoder is not None and self._autoencoder.labelled:
+            self._autoencoder.learn(inputs)
+
+    def _reconstruct(self, features: Sequence[Features]) -> None:
+        network = self._meet(features, [])
+        if network is None or self._autoencoder is None:
+            return
+        table = self._columns.read(features)
+        self._scaler.learn(table.numbers)
+        if self._transfer is not None:
+            self._transfer.hold(self._since_start)
+        self._autoencoder.learn(self._scaled(table))
 
     def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network | None:
         """Let the network have room for what these events bring; None if that is nothing."""
@@ -270,6 +322,8 @@ class TorchLearner:
             raise RuntimeError("a learner that was restored from a dump alone only predicts")
         else:
             network.grow(len(self._columns), self._targets.outputs)
+            if self._autoencoder is not None:
+                self._autoencoder.grow(len(self._columns))
         return network
 
     def _shape(self) -> Shape:
@@ -282,8 +336,29 @@ class TorchLearner:
         module = fresh(self._recipe, shape, self._seed).to(self._device)
         network = Network(self._recipe, module, shape)
         if learns:
-            network.optimizer = self._optimizers.make(module.parameters())
+            network.optimizer = self._optimizers.make(self._prepared(network))
+            if self._pretraining is not None:
+                self._autoencoder = Autoencoder(
+                    self._pretraining, network, shape.inputs, self._seed
+                )
         return network
+
+    def _prepared(self, network: Network) -> Any:
+        """Let a network begin and step as configured; what the optimizer is to know of it."""
+        _, network.objective = self._own_step
+        start = self._start
+        if start is None:
+            return network.module.parameters()
+        self._transfer = transfer = Transfer(
+            start, self._recipe, network, self._columns.names, self._tensor
+        )
+        transfer.copy()
+        if start.adds:
+            step = network.objective or Supervised(self._targets.loss)
+            network.objective = transfer.objective(step)
+        if start.lr_scale == 1:
+            return network.module.parameters()
+        return transfer.groups(self._optimizers.lr, start.lr_scale)
 
     def _tensor(self, features: Sequence[Features]) -> Any:
         return self._scaled(self._columns.read(features))
@@ -329,6 +404,9 @@ class TorchLearner:
             "steps": self.steps,
             "skipped": self.skipped,
             "learned": learned,
+            "begun": None if self._start is None else self._since_start,
+            "knows_labels": self._knows_labels,
+            "pretraining": None if self._autoencoder is None else self._autoencoder.dump(),
         }
 
     def load(self, tree: Tree) -> None:
@@ -374,6 +452,8 @@ class TorchLearner:
         self._scaler.load(tree["scaler"], len(self._columns.numbers))
         self._targets = Targets(self._task, self._loss, tree["classes"])
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
+        self._knows_labels = bool(tree["knows_labels"])
+        self._since_start = int(tree["begun"] or 0)
         learned = tree["learned"]
         if learned is None:
             return
@@ -390,6 +470,8 @@ class TorchLearner:
         if learns:
             moments = weights.read(learned["moments"], "optimizer's moments")
             weights.restore_moments(network.module, network.optimizer, moments)
+            if self._autoencoder is not None:
+                self._autoencoder.load(tree["pretraining"])
         self._network = network
 
     def _check_size(self, found: Mapping[str, Any]) -> None:
@@ -424,6 +506,8 @@ class TorchLearner:
                 )
             network = Network(self._recipe, module, shape)
             self._optimizers.make(module.parameters())
+            if self._pretraining is not None:
+                Autoencoder(self._pretraining, network, shape.inputs, self._seed)
             made.append(weights.write(weights.weights_of(module)))
         if made[0] != made[1]:
             raise ConfigError(
@@ -446,6 +530,13 @@ class TorchLearner:
             self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
             self.batch, self._epochs, self._clip_norm, self._features, self._classes, self._seed,
         ]  # fmt: skip
+        if self._start is not None:
+            self._start.check(self._recipe, self._columns, self._targets)
+            parts.append(["start", self._start.fingerprint])
+        if self._own_step[0] is not None:
+            parts.append(["step", self._own_step[0]])
+        if self._pretraining is not None:
+            parts.append(["pretrain", self._pretraining.fingerprint])
         return hashlib.sha256(msgspec.json.encode(parts) + made[0]).hexdigest()
 
 

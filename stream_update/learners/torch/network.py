@@ -12,6 +12,7 @@ import torch
 from stream_update.errors import ConfigError
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.modules import Recipe, Shape
+from stream_update.learners.torch.steps import Batch, Step
 
 __all__ = ["Network", "device_of", "drawing", "fresh", "on_threads"]
 
@@ -22,6 +23,10 @@ class Network:
     def __init__(self, recipe: Recipe, module: Any, shape: Shape) -> None:
         self.module = module
         self.optimizer: Any = None
+        self.objective: Step | None = None
+        """What a step makes small, if that is not the loss of the outputs alone."""
+        self.held: list[Any] = []
+        """Parts that do not train."""
         self._parameters = list(module.parameters())
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
@@ -44,6 +49,16 @@ class Network:
         with torch.no_grad():
             return self.module(inputs)
 
+    def hidden(self, inputs: Any) -> Any:
+        """What the last layer is given for these inputs, with its gradient."""
+        caught: list[Any] = []
+        hook = self.last.register_forward_pre_hook(lambda _layer, given: caught.append(given[0]))
+        try:
+            self.module(inputs)
+        finally:
+            hook.remove()
+        return caught[0]
+
     def step(
         self,
         inputs: Any,
@@ -54,18 +69,28 @@ class Network:
         seed: int,
     ) -> bool:
         """Learn these events once; False if the loss is not finite: then nothing is learned."""
-        if not self._moody:
-            return self._step(inputs, targets, loss, clip_norm)
-        self.module.train()
-        with drawing(seed):
-            return self._step(inputs, targets, loss, clip_norm)
+        objective = self.objective
+        if objective is None:
 
-    def _step(
-        self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], clip_norm: float | None
-    ) -> bool:
+            def value() -> Any:
+                return loss(self.module(inputs), targets)
+        else:
+
+            def value() -> Any:
+                return objective(self.module, Batch(inputs, targets, seed))
+
+        if not self._moody and objective is None:
+            return self._step(value, clip_norm)
+        self.module.train()
+        for part in self.held:
+            part.eval()
+        with drawing(seed):
+            return self._step(value, clip_norm)
+
+    def _step(self, loss: Callable[[], Any], clip_norm: float | None) -> bool:
         for parameter in self._parameters:
             parameter.grad = None
-        value = loss(self.module(inputs), targets)
+        value = loss()
         if not math.isfinite(value.detach().item()):
             return False
         value.backward()

@@ -53,8 +53,13 @@ class Optimizers:
             self.options, "learner.optimizer", self.name,
         )  # fmt: skip
 
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return float(self.options["lr"])
+
     def make(self, parameters: Iterable[Any]) -> Any:
-        """A fresh optimizer of these parameters."""
+        """A fresh optimizer of these parameters, or groups of them with options of their own."""
         try:
             return OPTIMIZERS[self.name](list(parameters), **self.options)
         except (TypeError, ValueError, RuntimeError) as error:
