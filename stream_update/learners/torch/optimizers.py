@@ -37,7 +37,7 @@ class Optimizers:
                 f"learner.optimizer: there is no {self.name!r}",
                 hint=f"one of: {', '.join(OPTIMIZERS)}",
             )
-        self.options = {
+        self.options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in given.items()
             if key != "use"

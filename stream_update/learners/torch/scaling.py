@@ -64,6 +64,9 @@ class Scaler:
             # Of the columns behind nothing has been learned.
             scaled = np.zeros(numbers.shape)
             scaled[:, :known] = self.scale(numbers[:, :known])
+            if not self._active:
+                rest = numbers[:, known:]
+                scaled[:, known:] = np.where(np.isfinite(rest), rest, 0.0)
             return scaled
         if not _all_finite(numbers):
             numbers = np.where(np.isfinite(numbers), numbers, self._mean)
