@@ -202,6 +202,8 @@ class TorchLearner:
         """What it has learned, by name: inputs, classes, and how large the weights are."""
         yield "steps", self.steps
         yield "steps left out", self.skipped
+        if self._autoencoder is not None:
+            yield "steps without labels", self._autoencoder.steps
         for name in self.columns:
             yield f"input[{name!r}]", True
         for label in self.classes:
