@@ -307,6 +307,22 @@ def test_a_base_from_another_lineage(tmp_path: Path, kind: str) -> None:
         made({**table, "head": "new"}, task="multiclass").fingerprint()
 
 
+def test_what_the_base_knew_of_means_gives_way(tmp_path: Path) -> None:
+    events, labels = stream(160)
+    base = made()
+    run(base, events, labels)
+    file = snapshot(tmp_path / "base.snapshot", base)
+    scaler = base._scaler
+    table = {"use": "snapshot", "file": str(file), "head": "keep"}
+    for count, expected in ((10**6, 160.0), (10, 10.0), (1, 1.0)):
+        learner = made({**table, "standardiser": count})
+        assert learner._scaler._count == pytest.approx([expected] * 4)
+        assert learner._scaler._mean == pytest.approx(scaler._mean)
+        assert learner._scaler._divisor == pytest.approx(scaler._divisor)
+        assert learner.predict(events) == base.predict(events)
+    assert len(made({**table, "standardiser": 0})._scaler._count) == 0
+
+
 # -- state
 
 
@@ -450,6 +466,7 @@ def test_a_step_of_ones_own(own: None) -> None:
         ({"freez": 3}, "did you mean freeze"),
         ({"freeze": "none"}, "no number of events"),
         ({"lr_scale": 0.0}, "not in"),
+        ({"standardiser": -1}, "standardiser: -1 is no number"),
         ({"head": "old"}, "'old' is none"),
         ({"anchor": {"use": "l1", "alpha": 1.0}}, "there is no 'l1'"),
         ({"anchor": {"use": "l2-sp"}}, "refused its options"),

@@ -88,6 +88,13 @@ class Scaler:
         self._count, self._mean, self._squares = count, mean, squares
         self._prepare()
 
+    def discount(self, events: int) -> None:
+        """Let what is known count as at most so many events, so that it gives way to new ones."""
+        share = np.minimum(1.0, events / np.maximum(self._count, 1.0))
+        self._count = self._count * share
+        self._squares = self._squares * share
+        self._prepare()
+
     def _prepare(self) -> None:
         deviation = np.sqrt(self._squares / np.maximum(self._count, 1.0))
         self._divisor = np.where(deviation > 0.0, deviation, 1.0)

@@ -62,9 +62,11 @@ class Start:
     the file (``{ first = "encoder.0" }``), and ``prefix`` stands before all names there.
 
     The head, the layer that ``last`` names, is a ``"new"`` one; ``"keep"`` takes the base's
-    with its classes. ``freeze`` keeps the other layers as they are, bit for bit, for so many
-    events or for ``"all"``. ``lr_scale`` is the learning rate of each layer as a share of
-    that of the layer above it (discriminative fine-tuning, Howard and Ruder 2018).
+    with its classes. What the base knew of mean and variance counts as that of
+    ``standardiser`` events at most, so it soon gives way to what the stream shows. ``freeze``
+    keeps the layers below the head as they are, bit for bit, for so many events or for
+    ``"all"``. ``lr_scale`` is the learning rate of each layer as a share of that of the layer
+    above it (discriminative fine-tuning, Howard and Ruder 2018).
 
     ``anchor`` adds to the loss, of the base's weights w with w0 in the file,
     alpha/2 |w - w0|^2 and beta/2 |v|^2 of the head's weights v for ``l2-sp`` (Li, Grandvalet
@@ -85,6 +87,7 @@ class Start:
         layers: Mapping[str, str] | None = None,
         features: Sequence[str] | None = None,
         head: Head = "new",
+        standardiser: int = 1,
         freeze: int | str = 0,
         lr_scale: float = 1.0,
         anchor: Mapping[str, Any] | None = None,
@@ -97,17 +100,22 @@ class Start:
             raise ConfigError(
                 f"learner.start.freeze: {freeze!r} is no number of events", hint='or "all"'
             )
+        if type(standardiser) is not int or standardiser < 0:
+            raise ConfigError(
+                f"learner.start.standardiser: {standardiser!r} is no number of events"
+            )
         if not 0 < lr_scale <= 1:
             raise ConfigError(f"learner.start.lr_scale: {lr_scale!r} is not in (0, 1]")
         self.base = read_base(use, file, features, sha256)
         self.head = head
         self._options: dict[str, Any] = {
             "file": self.base.digest, "prefix": prefix, "layers": dict(layers or {}),
-            "features": features, "head": head, "freeze": freeze, "lr_scale": lr_scale,
-            "anchor": anchor, "source": source, "joint": joint,
+            "features": features, "head": head, "standardiser": standardiser,
+            "freeze": freeze, "lr_scale": lr_scale, "anchor": anchor, "source": source, "joint": joint,
         }  # fmt: skip
         self._prefix = prefix
         self._layers = dict(layers or {})
+        self._standardiser = standardiser
         self._freeze = freeze
         self.lr_scale = lr_scale
         self.task = self.base.task or task
@@ -184,8 +192,9 @@ class Start:
         """Let them know the inputs of the base as it knew them, if it says which these are."""
         if self.base.columns:
             columns.load(self.base.columns)
-            if self.base.scaler is not None:
+            if self.base.scaler is not None and self._standardiser:
                 scaler.load(self.base.scaler, len(columns.numbers))
+                scaler.discount(self._standardiser)
 
     def frozen(self, seen: int) -> bool:
         """Whether the base's layers stay as they are after so many events."""
@@ -228,7 +237,9 @@ class Start:
         """The base itself, head and all."""
         columns = Columns(mask=any(entry[0] == "missing" for entry in self.base.columns))
         scaler = Scaler(active=self.base.scaler is not None)
-        self.begin(columns, scaler)
+        columns.load(self.base.columns)
+        if self.base.scaler is not None:
+            scaler.load(self.base.scaler, len(columns.numbers))
         if not columns.names:
             raise ConfigError(
                 "learner.start: the names of the base's inputs have to be known for this",
