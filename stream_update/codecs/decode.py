@@ -65,7 +65,7 @@ class JsonCodec:
         self._strict = Strict(source, self._layout)
 
     def decode(self, batch: Batch) -> Block:
-        """Usable events, unlabelled and repeated ones counted, dead letters for the rest."""
+        """Usable events, unlabelled ones apart, repeats counted, dead letters for the rest."""
         layout = self._layout
         repeated = 0
         kept = [layout.time]

@@ -111,7 +111,8 @@ class Start:
         self._options: dict[str, Any] = {
             "file": self.base.digest, "prefix": prefix, "layers": dict(layers or {}),
             "features": features, "head": head, "standardiser": standardiser,
-            "freeze": freeze, "lr_scale": lr_scale, "anchor": anchor, "source": source, "joint": joint,
+            "freeze": freeze, "lr_scale": lr_scale, "anchor": anchor, "source": source,
+            "joint": joint,
         }  # fmt: skip
         self._prefix = prefix
         self._layers = dict(layers or {})
