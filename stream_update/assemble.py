@@ -298,7 +298,7 @@ def _maker_of_learner(
         group=LEARNERS,
         seed=seed,
         given=given,
-        raw={"module", "optimizer", *PARTS},
+        raw={"module", "optimizer", "start", "step", "pretrain", *PARTS},
     )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "TopicPartition",
     "TopicSpec",
     "Tree",
+    "Unlabelled",
 ]
 
 Features = dict[str, Any]
@@ -162,6 +163,17 @@ class DeadLetter(NamedTuple):
     timestamp_ms: int | None
 
 
+class Unlabelled(NamedTuple):
+    """Valid events without a label, for learners that learn from features alone.
+
+    ``letter_of(i, reason, detail)`` makes the dead letter of the i-th of them.
+    """
+
+    offsets: Sequence[int]
+    features: Sequence[Features]
+    letter_of: Callable[[int, str, str], DeadLetter]
+
+
 class Block(NamedTuple):
     """A decoded batch: the events that a lane may learn, and what became of the others.
 
@@ -170,7 +182,8 @@ class Block(NamedTuple):
     ``time_of(i)`` is the event time in ms of the i-th usable event, or None.
     ``letter_of(i, reason, detail)`` makes the dead letter of the i-th usable event:
     the lane needs it for events that only the learner finds unusable. ``duplicates`` is
-    how many events are left out because they were there before.
+    how many events are left out because they were there before. The events that
+    ``unlabelled`` counts are in ``without_labels``, None if there are none.
     """
 
     partition: int
@@ -185,6 +198,7 @@ class Block(NamedTuple):
     time_of: Callable[[int], int | None]
     letter_of: Callable[[int, str, str], DeadLetter]
     duplicates: int = 0
+    without_labels: Unlabelled | None = None
 
 
 class Predictions(NamedTuple):

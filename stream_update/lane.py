@@ -8,6 +8,7 @@ does not depend on how that sequence was cut into blocks, polls or checkpoints.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,8 +21,9 @@ from stream_update.events import (
     Predictions,
     Run,
     Tree,
+    Unlabelled,
 )
-from stream_update.protocols import Learner, Monitor
+from stream_update.protocols import Learner, LearnsUnlabelled, Monitor
 
 __all__ = ["Effects", "Lane", "PoisonEvent", "Stateful"]
 
@@ -63,6 +65,14 @@ class _Waiting(NamedTuple):
     times: list[int | None]
 
 
+class _WaitingUnlabelled(NamedTuple):
+    """The same of events without a label."""
+
+    partitions: list[int]
+    offsets: list[int]
+    features: list[Any]
+
+
 class Lane:
     """The learning of one model over the partitions in ``start``.
 
@@ -93,6 +103,10 @@ class Lane:
         self.runs: list[Run] = []
         self._extras = dict(extras or {})
         self._waiting = _Waiting([], [], [], [], [])
+        self._unlabelled = _WaitingUnlabelled([], [], [])
+        self._unlabelled_batch = (
+            learner.unlabelled_batch if isinstance(learner, LearnsUnlabelled) else 0
+        )
         self._plain = [monitor for monitor in self.monitors if not monitor.reactive]
         self._reactive = [monitor for monitor in self.monitors if monitor.reactive]
 
@@ -104,13 +118,11 @@ class Lane:
         effects = Effects([], list(block.dead_letters))
         if self.poisoned:
             block = self._without_poison(block, effects)
+        if self._unlabelled_batch and block.without_labels is not None:
+            self._feed_in_turn(block, block.without_labels, effects)
+        elif block.features:
+            self._feed_labelled(block, effects)
         if block.features:
-            if self.learner.batch > 1:
-                self._feed_batches(block, effects)
-            elif self._reactive:
-                self._feed_one_by_one(block, effects)
-            else:
-                self._feed_block(block, effects)
             time = block.time_of(len(block.features) - 1)
             if time is not None:
                 self.event_time = time
@@ -121,6 +133,41 @@ class Lane:
         self.next[block.partition] = block.next_offset
         self._note_run(block)
         return effects
+
+    def _feed_labelled(self, block: Block, effects: Effects) -> None:
+        if self.learner.batch > 1:
+            self._feed_batches(block, effects)
+        elif self._reactive:
+            self._feed_one_by_one(block, effects)
+        else:
+            self._feed_block(block, effects)
+
+    def _feed_in_turn(self, block: Block, others: Unlabelled, effects: Effects) -> None:
+        """Events with and without a label, in the order of the log."""
+        start = 0
+        for offset, features in zip(others.offsets, others.features, strict=True):
+            stop = bisect_left(block.offsets, offset, start)
+            if stop > start:
+                self._feed_labelled(_chosen(block, range(start, stop)), effects)
+            start = stop
+            waiting = self._unlabelled
+            waiting.partitions.append(block.partition)
+            waiting.offsets.append(offset)
+            waiting.features.append(features)
+            if len(waiting.offsets) == self._unlabelled_batch:
+                self._learn_unlabelled()
+        if start < len(block.offsets):
+            self._feed_labelled(_chosen(block, range(start, len(block.offsets))), effects)
+
+    def _learn_unlabelled(self) -> None:
+        assert isinstance(self.learner, LearnsUnlabelled)
+        waiting, self._unlabelled = self._unlabelled, _WaitingUnlabelled([], [], [])
+        try:
+            self.learner.learn_unlabelled(waiting.features)
+        except LearnerFailed as failure:
+            raise PoisonEvent(
+                waiting.partitions[failure.index], waiting.offsets[failure.index], failure.cause
+            ) from failure.cause
 
     def _feed_block(self, block: Block, effects: Effects) -> None:
         """Nothing reacts to a single outcome, so the learner runs through the block."""
@@ -213,6 +260,9 @@ class Lane:
             tap(outcomes)
 
     def _without_poison(self, block: Block, effects: Effects) -> Block:
+        others = block.without_labels
+        if others is not None:
+            block = self._without_unlabelled_poison(block, others, effects)
         keep = []
         for index, offset in enumerate(block.offsets):
             detail = self.poisoned.get((block.partition, offset))
@@ -222,13 +272,24 @@ class Lane:
                 effects.dead_letters.append(block.letter_of(index, "learner-failed", detail))
         if len(keep) == len(block.offsets):
             return block
-        return block._replace(
-            offsets=[block.offsets[i] for i in keep],
-            features=[block.features[i] for i in keep],
-            labels=[block.labels[i] for i in keep],
-            time_of=lambda i: block.time_of(keep[i]),
-            letter_of=lambda i, reason, detail: block.letter_of(keep[i], reason, detail),
+        return _chosen(block, keep)
+
+    def _without_unlabelled_poison(
+        self, block: Block, others: Unlabelled, effects: Effects
+    ) -> Block:
+        keep = []
+        for index, offset in enumerate(others.offsets):
+            detail = self.poisoned.get((block.partition, offset))
+            if detail is None:
+                keep.append(index)
+            else:
+                effects.dead_letters.append(others.letter_of(index, "learner-failed", detail))
+        kept = Unlabelled(
+            [others.offsets[i] for i in keep],
+            [others.features[i] for i in keep],
+            lambda i, reason, detail: others.letter_of(keep[i], reason, detail),
         )
+        return block._replace(unlabelled=len(keep), without_labels=kept)
 
     def _note_run(self, block: Block) -> None:
         if not block.count:
@@ -249,7 +310,7 @@ class Lane:
     def freeze(self) -> dict[str, Tree]:
         """All that the future depends on, as plain values."""
         waiting = self._waiting
-        return {
+        state = {
             "learner": self.learner.dump(),
             "monitors": {monitor.name: monitor.dump() for monitor in self.monitors},
             "extras": {name: part.dump() for name, part in self._extras.items()},
@@ -262,6 +323,9 @@ class Lane:
             "event_time": self.event_time,
             "waiting": [list(column) for column in waiting],
         }
+        if self._unlabelled_batch:
+            state["waiting_unlabelled"] = [list(column) for column in self._unlabelled]
+        return state
 
     def thaw(self, state: Tree) -> None:
         """Take back what :meth:`freeze` gave; raises :class:`CorruptSnapshot`."""
@@ -279,6 +343,10 @@ class Lane:
             self.duplicates = state["duplicates"]
             self.event_time = state["event_time"]
             self._waiting = _Waiting(*(list(column) for column in state["waiting"]))
+            if self._unlabelled_batch:
+                self._unlabelled = _WaitingUnlabelled(
+                    *(list(column) for column in state["waiting_unlabelled"])
+                )
         except StreamUpdateError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -298,6 +366,17 @@ def _outcomes(block: Block, start: int, stop: int, predictions: Predictions) -> 
         block.labels[start:stop],
         predictions,
         lambda index: block.time_of(start + index),
+    )
+
+
+def _chosen(block: Block, indices: Sequence[int]) -> Block:
+    """The block with only these of its labelled events."""
+    return block._replace(
+        offsets=[block.offsets[i] for i in indices],
+        features=[block.features[i] for i in indices],
+        labels=[block.labels[i] for i in indices],
+        time_of=lambda i: block.time_of(indices[i]),
+        letter_of=lambda i, reason, detail: block.letter_of(indices[i], reason, detail),
     )
 
 

@@ -41,7 +41,7 @@ LEARNERS = "stream_update.learners"
 WRAPS = "stream_update.wraps"
 MAX_KIND = 200
 DROPPED_KEYS = frozenset({"use", "factory", "allow"})
-NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss"})
+NAMING_KEYS = frozenset({"use", "factory", "ref", "allow", "module", "loss", "step"})
 VERSIONED = frozenset({"river", "stream_update"})
 """Packages whose version says enough about their code."""
 

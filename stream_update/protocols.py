@@ -34,6 +34,7 @@ __all__ = [
     "Delivery",
     "Described",
     "Learner",
+    "LearnsUnlabelled",
     "Log",
     "Member",
     "Monitor",
@@ -314,6 +315,22 @@ class Described(Learner, Protocol):
     def fingerprint(self) -> str: ...
 
     def describe(self) -> str: ...
+
+
+@runtime_checkable
+class LearnsUnlabelled(Protocol):
+    """What a learner may have besides: it learns from events whose label is not known.
+
+    They are given to it where they stand in the log among the others, in groups that are cut
+    by count, so what it learns is a function of the events as everything else is.
+    """
+
+    unlabelled_batch: int
+    """How many are learned together; 0 if it is to be given none."""
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Learn these. Raises :class:`~stream_update.errors.LearnerFailed`."""
+        ...
 
 
 @runtime_checkable

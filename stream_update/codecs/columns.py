@@ -7,7 +7,7 @@ from typing import Any
 
 from stream_update.codecs.layout import Place, Rows
 from stream_update.codecs.times import event_time
-from stream_update.events import Batch, DeadLetter, Features
+from stream_update.events import Batch, DeadLetter, Features, Unlabelled
 
 __all__ = ["Columns"]
 
@@ -25,19 +25,22 @@ class Columns:
         self.places: list[int] = []
         self.features: list[Features] = []
         self.labels: list[Any] = []
-        self.unlabelled = 0
+        self._unlabelled: tuple[list[int], list[Features]] = ([], [])
         self.dead_letters: list[DeadLetter] = []
         self._fields: dict[str, list[Any]] = {
             place.field: [] for place in kept if place.field is not None
         }
 
     def add(self, places: Sequence[int], rows: Rows, labels: Sequence[Any] | None) -> None:
-        """Take records in; those with the label None are only counted."""
+        """Take records in; those with the label None are put aside."""
         features, columns = rows.features, rows.fields
         if labels is not None:
             if None in labels:
                 chosen = [index for index, label in enumerate(labels) if label is not None]
-                self.unlabelled += len(labels) - len(chosen)
+                for index, label in enumerate(labels):
+                    if label is None:
+                        self._unlabelled[0].append(places[index])
+                        self._unlabelled[1].append(features[index])
                 places = [places[index] for index in chosen]
                 features = [features[index] for index in chosen]
                 labels = [labels[index] for index in chosen]
@@ -64,6 +67,17 @@ class Columns:
     def letter_of(self, index: int, reason: str, detail: str) -> DeadLetter:
         """The dead letter of a usable event."""
         return self._letter(self.places[index], reason, detail)
+
+    def unlabelled(self) -> Unlabelled | None:
+        """What was put aside, None if nothing was."""
+        places, features = self._unlabelled
+        if not places:
+            return None
+        return Unlabelled(
+            [self.batch.offsets[place] for place in places],
+            features,
+            lambda index, reason, detail: self._letter(places[index], reason, detail),
+        )
 
     def offsets(self) -> Sequence[int]:
         offsets = self.batch.offsets

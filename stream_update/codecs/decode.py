@@ -65,7 +65,7 @@ class JsonCodec:
         self._strict = Strict(source, self._layout)
 
     def decode(self, batch: Batch) -> Block:
-        """Usable events, unlabelled and repeated ones counted, dead letters for the rest."""
+        """Usable events, unlabelled ones apart, repeats counted, dead letters for the rest."""
         layout = self._layout
         repeated = 0
         kept = [layout.time]
@@ -82,6 +82,7 @@ class JsonCodec:
                 events.keep(fresh)
         if self.shares is not None:
             self._bound_shares(events, self.shares)
+        unlabelled = events.unlabelled()
         return Block(
             batch.partition,
             batch.offsets[0],
@@ -90,11 +91,12 @@ class JsonCodec:
             events.offsets(),
             events.features,
             events.labels,
-            events.unlabelled,
+            0 if unlabelled is None else len(unlabelled.offsets),
             events.dead_letters,
             events.time_of(layout.time),
             events.letter_of,
             repeated,
+            unlabelled,
         )
 
     def _bound_shares(self, events: Columns, shares: ShareLimit) -> None:

@@ -98,9 +98,16 @@ def test_binary_labels(raw: str, label: bool) -> None:
 )
 def test_unlabelled_events(mode: str, counts: tuple[int, int]) -> None:
     codec = JsonCodec(Source(topic="t", features="*", unlabelled=mode), "binary")  # type: ignore[arg-type]
-    block = codec.decode(batch(b'{"a": 1, "label": null}', b'{"a": 1}', b'{"a": 1, "label": 1}'))
+    read = batch(b'{"a": 1, "label": null}', b'{"a": 1}', b'{"a": 1, "label": 1}')
+    block = codec.decode(read)
     assert (block.unlabelled, len(block.dead_letters)) == counts
     assert block.labels == [True]
+    others = block.without_labels
+    assert (others.offsets if others else []) == list(read.offsets[: counts[0]])
+    if others is not None:
+        assert others.features == [{"a": 1}] * counts[0]
+        letter = others.letter_of(0, "learner-failed", "broke")
+        assert (letter.offset, letter.value) == (read.offsets[0], b'{"a": 1, "label": null}')
 
 
 def test_one_type_of_class_for_the_stream_and_its_state() -> None:

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_update.errors import LearnerFailed
-from stream_update.events import Alarm, Block, DeadLetter, Outcomes, Predictions, Run
+from stream_update.events import (
+    Alarm,
+    Block,
+    DeadLetter,
+    Outcomes,
+    Predictions,
+    Run,
+    Unlabelled,
+)
 from stream_update.lane import Lane, PoisonEvent
 
 
@@ -181,3 +189,103 @@ def test_runs_of_one_partition_are_joined() -> None:
         one.feed(block(first, [1.0, 1.0]))
     one.feed(block(0, [1.0], partition=1))
     assert one.runs == [Run(0, 0, 4), Run(1, 0, 1)]
+
+
+class Order(Sums):
+    """Learns from features alone too, and remembers the order in which it learned."""
+
+    def __init__(self, batch: int = 1, unlabelled_batch: int = 1) -> None:
+        super().__init__(batch)
+        self.unlabelled_batch = unlabelled_batch
+        self.order: list[str] = []
+
+    def learn(self, features: Sequence[dict[str, Any]], labels: Sequence[Any]) -> None:
+        super().learn(features, labels)
+        self.order += [x["name"] for x in features]
+
+    def learn_unlabelled(self, features: Sequence[dict[str, Any]]) -> None:
+        for index, x in enumerate(features):
+            if x.get("bad"):
+                raise LearnerFailed(index, "learn", ValueError("no"), Predictions([]))
+        self.order.append("+".join(x["name"] for x in features))
+
+    def dump(self) -> Any:
+        return [super().dump(), list(self.order)]
+
+    def load(self, tree: Any) -> None:
+        super().load(tree[0])
+        self.order = list(tree[1])
+
+
+def mixed(first: int, kinds: str, bad: Sequence[int] = ()) -> Block:
+    """Labelled events for ``L``, others for ``-``, named by their offsets."""
+    labelled = [first + i for i, kind in enumerate(kinds) if kind == "L"]
+    others = [first + i for i, kind in enumerate(kinds) if kind == "-"]
+
+    def letters(offsets: Sequence[int]) -> Any:
+        return lambda i, reason, detail: DeadLetter(0, offsets[i], reason, detail, None, None, None)
+
+    return Block(
+        0, first, first + len(kinds), len(kinds), labelled,
+        [{"name": f"L{offset}"} for offset in labelled], [1.0] * len(labelled), len(others), [],
+        lambda index: labelled[index], letters(labelled), 0,
+        Unlabelled(
+            others,
+            [{"name": f"-{offset}", "bad": offset in bad} for offset in others],
+            letters(others),
+        ),
+    )  # fmt: skip
+
+
+@given(
+    st.text("L-", min_size=1, max_size=30),
+    cuts,
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 2]),
+    st.sampled_from([0, 3]),
+)
+def test_events_without_labels_are_learned_where_they_stand(
+    kinds: str, at: list[int], batch: int, together: int, every: int
+) -> None:
+    def made() -> Lane:
+        return Lane(Order(batch, together), [Notes(every)], {0: 0})
+
+    whole, cut = made(), made()
+    whole.feed(mixed(0, kinds))
+    for start, stop in pairwise(sorted({0, len(kinds), *(c for c in at if c < len(kinds))})):
+        cut.feed(mixed(start, kinds[start:stop]))
+        state = cut.freeze()
+        cut = made()
+        cut.thaw(state)
+    assert cut.freeze() == whole.freeze()
+    assert isinstance(whole.learner, Order)
+    learned = [name for names in whole.learner.order for name in names.split("+")]
+    assert [n for n in learned if n[0] == "-"] == [
+        f"-{i}" for i in [i for i, kind in enumerate(kinds) if kind == "-"]
+    ][: kinds.count("-") // together * together]
+    if batch == together == 1:
+        assert learned == [f"{kind}{i}" for i, kind in enumerate(kinds)]
+    assert (whole.events, whole.unlabelled) == (len(kinds), kinds.count("-"))
+
+
+def test_an_event_without_a_label_may_be_poison() -> None:
+    one = Lane(Order(1, 2), [], {0: 0})
+    with pytest.raises(PoisonEvent) as caught:
+        one.feed(mixed(0, "L--L-", bad=[2]))
+    assert (caught.value.partition, caught.value.offset) == (0, 2)
+    again = Lane(Order(1, 2), [], {0: 0})
+    again.poisoned[0, 2] = "no"
+    effects = again.feed(mixed(0, "L--L-", bad=[2]))
+    assert [(d.offset, d.reason) for d in effects.dead_letters] == [(2, "learner-failed")]
+    assert (again.events, again.learned, again.rejected, again.unlabelled) == (5, 2, 1, 2)
+    assert isinstance(again.learner, Order)
+    assert again.learner.order == ["L0", "L3", "-1+-4"]
+
+
+def test_who_does_not_ask_is_given_nothing_without_a_label() -> None:
+    for learner in (Sums(), Order(unlabelled_batch=0)):
+        one = Lane(learner, [], {0: 0})
+        one.feed(mixed(0, "-L-"))
+        assert (one.learned, one.unlabelled) == (1, 2)
+        assert "waiting_unlabelled" not in one.freeze()
+        assert learner.steps == 1

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from stream_update.bounds import Limits
 from stream_update.errors import ConfigError, CorruptSnapshot, LineageMismatch, StreamUpdateError
-from stream_update.exchange.portable import LENGTHS, MAGIC, read_snapshot, write_snapshot
+from stream_update.exchange.portable import read_snapshot, write_snapshot
+from stream_update.exported import LENGTHS, MAGIC
 from stream_update.proof.held import Held, republished
 from stream_update.refusals import REASONS
 from stream_update.signing import SigningKey, TrustedKeys

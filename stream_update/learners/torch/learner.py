@@ -17,9 +17,12 @@ from stream_update.learners.torch.columns import Columns, Table
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
 from stream_update.learners.torch.optimizers import Optimizers
+from stream_update.learners.torch.pretraining import Autoencoder, pretraining_of
 from stream_update.learners.torch.probing import probe
 from stream_update.learners.torch.scaling import Scaler
 from stream_update.learners.torch.schedules import Schedule
+from stream_update.learners.torch.starts import Transfer, start_of
+from stream_update.learners.torch.steps import Supervised, step_of
 from stream_update.learners.torch.targets import Targets
 from stream_update.learners.torch.training import Precision, Training, check_counts
 
@@ -47,6 +50,10 @@ class TorchLearner:
     beginning. See :class:`~.columns.Columns` for ``categorical`` and ``max_columns``;
     a number that is ``missing`` is the running mean, or that and a column that says so.
 
+    ``start`` is what it begins with (:class:`~.starts.Start`), ``step`` what a step makes
+    small (:func:`~.steps.step_of`), and ``pretrain`` lets it learn from events without a
+    label too (:class:`~.pretraining.Pretraining`).
+
     ``threads`` is how many the arithmetic uses: the same number gives the same bits. A step
     whose loss is not finite is left out and counted.
     """
@@ -72,6 +79,9 @@ class TorchLearner:
         max_columns: int = 10_000,
         first: str | None = None,
         last: str | None = None,
+        start: Mapping[str, Any] | None = None,
+        step: str | Mapping[str, Any] | None = None,
+        pretrain: Mapping[str, Any] | None = None,
         features: Iterable[str] = (),
         classes: Iterable[Any] = (),
         threads: int = 1,
@@ -107,6 +117,16 @@ class TorchLearner:
         self._threads = threads
         self._device = device_of(device)
         self._seed = 0 if seed is None else seed
+        self._start = start_of(start, task)
+        if standardise_target and self._start is not None and self._start.head == "keep":
+            raise ConfigError(
+                "learner.start.head: the base's head says numbers, and with standardise_target "
+                "they would be taken for standard deviations",
+                hint='head = "new", or standardise_target = false',
+            )
+        self._own_step = step, step_of(step, Targets(task, loss).loss)
+        self._pretraining = pretraining_of(pretrain, self._optimizers)
+        self.unlabelled_batch = 0 if self._pretraining is None else self._pretraining.batch
         self._start_over()
 
     def _start_over(self) -> None:
@@ -115,15 +135,26 @@ class TorchLearner:
             mask=self._missing == "mask",
             limit=self._max_columns,
         )
-        self._columns.declare(self._features)
         self._scaler = Scaler(active=self._standardise)
-        self._targets = Targets(
-            self._task, self._loss, self._classes, standardise=self._standardise_target
-        )
         self._network: Network | None = None
         self._seen: tuple[Any, Any] = (None, None)
+        self._transfer: Transfer | None = None
+        self._autoencoder: Autoencoder | None = None
+        self._knows_labels = False
+        self._since_start = 0
         self.steps = 0
         self.skipped = 0
+        classes = self._classes
+        if self._start is not None:
+            self._start.begin(self._columns, self._scaler)
+            classes = [*self._start.classes, *classes]
+        self._columns.declare(self._features)
+        self._targets = Targets(
+            self._task, self._loss, classes, standardise=self._standardise_target
+        )
+        if self._start is not None and self._start.answers:
+            self._network = self._built(learns=True)
+            self._knows_labels = True
 
     @classmethod
     def restored(cls, tree: Tree, task: str, *, allow: Iterable[Any] = ()) -> Self:
@@ -184,6 +215,8 @@ class TorchLearner:
         """What it has learned, by name: inputs, classes, and how large the weights are."""
         yield "steps", self.steps
         yield "steps left out", self.skipped
+        if self._autoencoder is not None:
+            yield "steps without labels", self._autoencoder.steps
         for name in self.columns:
             yield f"input[{name!r}]", True
         for label in self.classes:
@@ -196,7 +229,7 @@ class TorchLearner:
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         network = self._network
-        if network is None:
+        if network is None or not self._knows_labels:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
@@ -214,7 +247,18 @@ class TorchLearner:
         try:
             with on_threads(self._threads):
                 self._learn(features, labels)
-        except (LearnerFailed, MemoryError):
+        except (LearnerFailed, ConfigError, MemoryError):
+            raise
+        except Exception as error:
+            index = 0 if self._network is None else self._culprit(self._network, features)
+            raise LearnerFailed(index, "learn", error, Predictions([])) from error
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Let the hidden layers learn of these what ``pretrain`` asks for."""
+        try:
+            with on_threads(self._threads):
+                self._reconstruct(features)
+        except (LearnerFailed, ConfigError, MemoryError):
             raise
         except Exception as error:
             index = 0 if self._network is None else self._culprit(self._network, features)
@@ -248,6 +292,10 @@ class TorchLearner:
         inputs = self._scaled(table)
         self._targets.observe(labels)
         targets = self._targets.tensor(labels, self._device)
+        self._knows_labels = True
+        if self._transfer is not None:
+            self._transfer.hold(self._since_start)
+            self._since_start += len(features)
         for _ in range(self._training.epochs):
             done = network.step(
                 inputs,
@@ -258,6 +306,18 @@ class TorchLearner:
             )
             self.steps += 1
             self.skipped += not done
+        if self._autoencoder is not None and self._autoencoder.labelled:
+            self._autoencoder.learn(inputs)
+
+    def _reconstruct(self, features: Sequence[Features]) -> None:
+        network = self._meet(features, [])
+        if network is None or self._autoencoder is None:
+            return
+        table = self._columns.read(features)
+        self._scaler.learn(table.numbers)
+        if self._transfer is not None:
+            self._transfer.hold(self._since_start)
+        self._autoencoder.learn(self._scaled(table))
 
     def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network | None:
         """Let the network have room for what these events bring; None if that is nothing."""
@@ -280,6 +340,8 @@ class TorchLearner:
             raise RuntimeError("a learner that was restored from a dump alone only predicts")
         else:
             network.grow(len(self._columns), self._targets.outputs)
+            if self._autoencoder is not None:
+                self._autoencoder.grow(len(self._columns))
         return network
 
     def _shape(self) -> Shape:
@@ -292,8 +354,29 @@ class TorchLearner:
         module = fresh(self._recipe, shape, self._seed).to(self._device)
         network = Network(self._recipe, module, shape, self._training)
         if learns:
-            network.optimizer = self._optimizers.make(module.parameters())
+            network.optimizer = self._optimizers.make(self._prepared(network))
+            if self._pretraining is not None:
+                self._autoencoder = Autoencoder(
+                    self._pretraining, network, shape.inputs, self._seed
+                )
         return network
+
+    def _prepared(self, network: Network) -> Any:
+        """Let a network begin and step as configured; what the optimizer is to know of it."""
+        _, network.objective = self._own_step
+        start = self._start
+        if start is None:
+            return network.module.parameters()
+        self._transfer = transfer = Transfer(
+            start, self._recipe, network, self._columns.names, self._tensor
+        )
+        transfer.copy()
+        if start.adds:
+            step = network.objective or Supervised(self._targets.loss)
+            network.objective = transfer.objective(step)
+        if start.lr_scale == 1:
+            return network.module.parameters()
+        return transfer.groups(self._optimizers.lr, start.lr_scale)
 
     def _tensor(self, features: Sequence[Features]) -> Any:
         return self._scaled(self._columns.read(features))
@@ -343,6 +426,9 @@ class TorchLearner:
             "steps": self.steps,
             "skipped": self.skipped,
             "learned": learned,
+            "begun": None if self._start is None else self._since_start,
+            "knows_labels": self._knows_labels,
+            "pretraining": None if self._autoencoder is None else self._autoencoder.dump(),
         }
         if self._standardise_target:
             tree["target"] = self._targets.dump()
@@ -401,6 +487,8 @@ class TorchLearner:
         if self._standardise_target:
             self._targets.load(tree["target"])
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
+        self._knows_labels = bool(tree["knows_labels"])
+        self._since_start = int(tree["begun"] or 0)
         learned = tree["learned"]
         if learned is None:
             return
@@ -422,6 +510,8 @@ class TorchLearner:
             if network.average is not None:
                 average = weights.read(learned["average"], "average of weights")
                 weights.copy_weights(network.average.module, average)
+            if self._autoencoder is not None:
+                self._autoencoder.load(tree["pretraining"])
         self._network = network
 
     def _check_size(self, found: Mapping[str, Any]) -> None:
@@ -444,7 +534,13 @@ class TorchLearner:
         if self._task == "multiclass" and not classes:
             classes = [0, 1]
         shape = Shape(len(names), max(1, len(classes)), names, classes)
-        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task)
+        pretraining, also = self._pretraining, None
+        if pretraining is not None:
+
+            def also(network: Network) -> None:
+                Autoencoder(pretraining, network, shape.inputs, self._seed)
+
+        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, also)
         parts = [
             self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
             self.batch, self._training.epochs, self._training.clip_norm, self._features,
@@ -452,6 +548,13 @@ class TorchLearner:
         ]  # fmt: skip
         if self._training.said():
             parts.append(self._training.said())
+        if self._start is not None:
+            self._start.check(self._recipe, self._columns, self._targets)
+            parts.append(["start", self._start.fingerprint])
+        if self._own_step[0] is not None:
+            parts.append(["step", self._own_step[0]])
+        if self._pretraining is not None:
+            parts.append(["pretrain", self._pretraining.fingerprint])
         return hashlib.sha256(msgspec.json.encode(parts) + made).hexdigest()
 
 

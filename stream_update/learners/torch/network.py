@@ -15,6 +15,7 @@ from stream_update.learners.torch.chain import Chain, Trace, slopes
 from stream_update.learners.torch.flat import Flat
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.modules import Recipe, Shape
+from stream_update.learners.torch.steps import Batch, Step
 from stream_update.learners.torch.training import Training
 
 __all__ = ["Network", "device_of", "drawing", "fresh", "on_threads"]
@@ -28,6 +29,12 @@ class Network:
     ) -> None:
         self.module = module
         self.average: Average | None = None
+        self.objective: Step | None = None
+        """What a step makes small, if that is not the loss of the outputs alone."""
+        self.held: list[Any] = []
+        """Parts that do not train."""
+        self.shared = False
+        """Whether something else steps with its parameters too."""
         self._training = training or Training()
         self._recipe = recipe
         self._rates: list[float] = []
@@ -100,6 +107,16 @@ class Network:
             outputs = module(inputs)
         return outputs.float()
 
+    def hidden(self, inputs: Any) -> Any:
+        """What the last layer is given for these inputs, with its gradient."""
+        caught: list[Any] = []
+        hook = self.last.register_forward_pre_hook(lambda _layer, given: caught.append(given[0]))
+        try:
+            self.module(inputs)
+        finally:
+            hook.remove()
+        return caught[0]
+
     def step(
         self,
         inputs: Any,
@@ -114,14 +131,16 @@ class Network:
         ``number`` is how many steps there have been.
         """
         self._prepare(number)
-        if self._moody:
+        if self._moody or self.objective is not None:
             self.module.train()
+            for part in self.held:
+                part.eval()
             with drawing(seed):
-                found = self._slopes(inputs, targets, loss)
+                found = self._slopes(inputs, targets, loss, seed)
         elif self._chain is not None and self._flat is not None:
             found = self._slopes_by_hand(self._chain, self._flat, inputs, targets, loss)
         else:
-            found = self._slopes(inputs, targets, loss)
+            found = self._slopes(inputs, targets, loss, seed)
         if found:
             self._update()
             if self.average is not None:
@@ -132,7 +151,9 @@ class Network:
         if self._flat is not None and not self._flat.whole:
             self._release()
         if self._loose:
-            self._flat, self._loose = Flat.of(self.module, self._optimizer), False
+            alone = self.objective is None and not self.shared
+            self._flat = Flat.of(self.module, self._optimizer) if alone else None
+            self._loose = False
         schedule = self._training.schedule
         if not schedule.constant:
             factor = schedule.factor(number)
@@ -152,12 +173,18 @@ class Network:
         else:
             self._optimizer.step()
 
-    def _slopes(self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any]) -> bool:
+    def _slopes(
+        self, inputs: Any, targets: Any, loss: Callable[[Any, Any], Any], seed: int
+    ) -> bool:
         """Find the gradients; False if the loss is not finite."""
         self._answered = None
         for parameter in self._parameters:
             parameter.grad = None
-        value = loss(self._outputs(self.module, inputs), targets)
+        if self.objective is None:
+            value = loss(self._outputs(self.module, inputs), targets)
+        else:
+            with self._training.cast(inputs.device):
+                value = self.objective(self.module, Batch(inputs, targets, seed))
         if not math.isfinite(value.detach().item()):
             return False
         value.backward()

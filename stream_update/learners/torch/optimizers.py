@@ -37,7 +37,7 @@ class Optimizers:
                 f"learner.optimizer: there is no {self.name!r}",
                 hint=f"one of: {', '.join(OPTIMIZERS)}",
             )
-        self.options = {
+        self.options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in given.items()
             if key != "use"
@@ -53,8 +53,13 @@ class Optimizers:
             self.options, "learner.optimizer", self.name,
         )  # fmt: skip
 
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return float(self.options["lr"])
+
     def make(self, parameters: Iterable[Any]) -> Any:
-        """A fresh optimizer of these parameters."""
+        """A fresh optimizer of these parameters, or groups of them with options of their own."""
         try:
             return OPTIMIZERS[self.name](list(parameters), **self.options)
         except (TypeError, ValueError, RuntimeError) as error:

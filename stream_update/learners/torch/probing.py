@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from stream_update.errors import ConfigError
@@ -13,11 +15,19 @@ from stream_update.learners.torch.optimizers import Optimizers
 __all__ = ["probe"]
 
 
-def probe(recipe: Recipe, optimizers: Optimizers, shape: Shape, seed: int, task: str) -> bytes:
+def probe(
+    recipe: Recipe,
+    optimizers: Optimizers,
+    shape: Shape,
+    seed: int,
+    task: str,
+    also: Callable[[Network], object] | None = None,
+) -> bytes:
     """The weights of a fresh module of this shape.
 
     Raises :class:`ConfigError` if it cannot be built or does not answer as the task needs,
-    or if two fresh ones differ, because then no replay can repeat what this one does.
+    or if two fresh ones differ, because then no replay can repeat what this one does. ``also``
+    may raise it for reasons of its own.
     """
     made = []
     for _ in range(2):
@@ -29,6 +39,8 @@ def probe(recipe: Recipe, optimizers: Optimizers, shape: Shape, seed: int, task:
             )
         network = Network(recipe, module, shape)
         optimizers.make(module.parameters())
+        if also is not None:
+            also(network)
         made.append(weights.write(weights.weights_of(module)))
     if made[0] != made[1]:
         raise ConfigError(

@@ -70,6 +70,9 @@ class Scaler:
             # Of the columns behind nothing has been learned.
             scaled = np.zeros(numbers.shape)
             scaled[:, :known] = self.scale(numbers[:, :known])
+            if not self._active:
+                rest = numbers[:, known:]
+                scaled[:, known:] = np.where(np.isfinite(rest), rest, 0.0)
             return scaled
         if not _all_finite(numbers):
             numbers = np.where(np.isfinite(numbers), numbers, self._mean)
@@ -93,6 +96,13 @@ class Scaler:
         if not all(np.isfinite(part).all() for part in (count, mean, squares)):
             raise CorruptSnapshot("the scaler has a mean that is NaN", reason="non-finite")
         self._count, self._mean, self._squares = count, mean, squares
+        self._prepare()
+
+    def discount(self, events: int) -> None:
+        """Let what is known count as at most so many events, so that it gives way to new ones."""
+        share = np.minimum(1.0, events / np.maximum(self._count, 1.0))
+        self._count = self._count * share
+        self._squares = self._squares * share
         self._prepare()
 
     def _prepare(self) -> None:
