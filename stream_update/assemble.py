@@ -22,8 +22,10 @@ from stream_update.follower import LEARNERS, Model, ModelSubscriber
 from stream_update.lane import Lane, Stateful
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor, alarm_record
+from stream_update.monitors.figures import figure
 from stream_update.monitors.prequential import Prequential, UserMetric, pooled
 from stream_update.monitors.stopping import StopCondition
+from stream_update.monitors.tally import Mean
 from stream_update.plans import Kit, Plan
 from stream_update.protocols import Learner, Log, Monitor
 from stream_update.scorer import Scorer
@@ -507,7 +509,7 @@ class Trainer:
                 heartbeat=config.snapshot.heartbeat_s or None,
                 now=time.monotonic(),
             ),
-            report=lambda slot: _metrics(slot).report(),
+            report=lambda slot: _figures([slot]),
             single=single,
             max_poll_records=config.max_poll_records,
             ends=ends,
@@ -572,7 +574,7 @@ class Trainer:
         """What the lanes of this process have learned, over the whole of their lineage."""
         elapsed = time.monotonic() - self._started
         slots = [self.worker.slots[number] for number in sorted(self.worker.slots)]
-        figures = pooled([_metrics(slot) for slot in slots]) if slots else {}
+        figures = _figures(slots) if slots else {}
         lanes = [_lane_report(slot) for slot in slots]
         return {
             "app": self.config.app,
@@ -601,8 +603,22 @@ def _metrics(slot: Slot) -> Prequential:
     return monitor
 
 
+def _figures(slots: Sequence[Slot]) -> dict[str, Any]:
+    """One report over lanes, with what their learners count that no monitor can see."""
+    report = pooled([_metrics(slot) for slot in slots])
+    means: dict[str, dict[str, list[Mean]]] = {"metrics": {}, "rolling": {}}
+    for slot in slots:
+        told: dict[str, Any] = getattr(slot.lane.learner, "figures", dict)()
+        for block, named in means.items():
+            for name, share in told.get(block, {}).items():
+                named.setdefault(name, []).append(Mean(*share))
+    for block, named in means.items():
+        report[block] |= {name: figure(Mean.pooled(parts).value) for name, parts in named.items()}
+    return report
+
+
 def _lane_report(slot: Slot) -> dict[str, Any]:
-    figures = _metrics(slot).report()
+    figures = _figures([slot])
     drifts = [
         alarm
         for monitor in slot.lane.monitors

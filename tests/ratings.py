@@ -34,6 +34,7 @@ class _World:
     def __init__(self, seed: int) -> None:
         self.chance = np.random.default_rng(seed)
         self.users: list[dict[str, Any]] = []
+        self.active: list[int] = []
         self.vectors = np.zeros((0, SIZE))
         self.fame = np.zeros(0)
         self.quality = np.zeros(0)
@@ -52,16 +53,17 @@ class _World:
             {"taste": chance.normal(0, 1, SIZE), "mood": np.zeros(SIZE), "seen": set(),
              "strict": chance.normal(0, 0.4)}
         )  # fmt: skip
+        self.active = [*self.active[1 - ACTIVE :], len(self.users) - 1]
         return len(self.users) - 1
 
     def event(self) -> Event:
         chance = self.chance
         if chance.random() < 0.01:
             self.new_item()
-        if chance.random() < 1 / 30 or not self.users:
+        if chance.random() < 1 / 30 or not self.active:
             number = self.new_user()
         else:
-            number = len(self.users) - 1 - int(chance.integers(min(ACTIVE, len(self.users))))
+            number = self.active[int(chance.integers(len(self.active)))]
         user = self.users[number]
         shares = self.fame / self.fame.sum()
         shown = [
@@ -70,7 +72,8 @@ class _World:
             if item not in user["seen"]
         ]
         if len(shown) < 2:
-            user["seen"].clear()
+            # Who has seen nearly everything goes.
+            self.active.remove(number)
             return self.event()
         wish = 0.7 * user["taste"] + 0.9 * user["mood"]
         liking = self.vectors[shown] @ wish / 2 + self.quality[shown]

@@ -232,7 +232,8 @@ class Model:
         else:
             self.skipped += 1
         self.steps += 1
-        return np.array(scores[:count].detach(), dtype=np.float64)
+        found: NDArray[np.float64] = scores[:count].detach().numpy().astype(np.float64)
+        return found
 
     def _descend(self, loss: Any, taken: Sequence[_Taken], count: int) -> None:
         parameters = dict(self.module.named_parameters())
