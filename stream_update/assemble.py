@@ -14,6 +14,7 @@ import msgspec
 from stream_update import plugins
 from stream_update.cadence import Cadence
 from stream_update.codecs import JsonCodec
+from stream_update.codecs.layout import Layout
 from stream_update.config import Config
 from stream_update.control import Control, Stretch
 from stream_update.errors import ConfigError
@@ -206,6 +207,7 @@ def components(config: Config) -> Components:
     else:
         kind, make_one = "river", _maker_of_river(config, allow)
     sample = make_one()
+    _check_needs(config, sample)
     swaps = any(monitor.get("reaction") == "swap" for monitor in config.monitor)
 
     def make_learner() -> Learner:
@@ -274,6 +276,19 @@ def _maker_of_learner(config: Config) -> Callable[[], Described]:
         given=given,
         raw={"module", "optimizer"},
     )
+
+
+def _check_needs(config: Config, learner: Described) -> None:
+    """Raise :class:`ConfigError` if a learner needs a feature that no event will have."""
+    layout = Layout(config.source)
+    for name in getattr(learner, "needs", ()):
+        if not layout.nested and (name in layout.fields or not layout.wanted(name)):
+            raise ConfigError(
+                f"learner: it needs the feature {name!r}, and [source] does not count the field "
+                f"{name!r} among the features",
+                hint="a field that is label, id, time, key or origin is none: give it twice, under "
+                'two names, or let the records have their features in an object "features"',
+            )
 
 
 def _allowed(config: Config) -> list[Any]:

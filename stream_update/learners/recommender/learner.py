@@ -126,6 +126,11 @@ class Recommender:
         return {"torch": version("torch")}
 
     @property
+    def needs(self) -> tuple[str, str]:
+        """The features that every event has to have."""
+        return self._options.user, self._options.item
+
+    @property
     def users(self) -> int:
         """How many users are known."""
         return len(self._model.users)
