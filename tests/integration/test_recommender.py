@@ -156,7 +156,8 @@ def test_the_preset_learns_ratings(tmp_path: Path) -> None:
     call("produce", events, "-c", "app.toml", cwd=tmp_path)
     out, _ = call("run", "-c", "app.toml", "--until-end", "--json", cwd=tmp_path)
     report = json.loads(out)
-    assert report["metrics"]["rmse"] < report["baselines"]["mean"]["rmse"]
+    # Of all events the first 64 are predicted with nothing learned.
+    assert report["rolling"]["rmse"] < 0.9 * report["baselines"]["mean"]["rmse"]
     assert report["rolling"]["hit_rate@10"] > 0.1
 
 
