@@ -207,7 +207,6 @@ def components(config: Config) -> Components:
     else:
         kind, make_one = "river", _maker_of_river(config, allow)
     sample = make_one()
-    _check_needs(config, sample)
     swaps = any(monitor.get("reaction") == "swap" for monitor in config.monitor)
 
     def make_learner() -> Learner:
@@ -219,6 +218,7 @@ def components(config: Config) -> Components:
             made.append(_monitor(config, index, monitor, allow, {m.name for m in made}))
         return made
 
+    _check_needs(config, sample)
     make_monitors()
     return Components(
         config,
@@ -276,19 +276,6 @@ def _maker_of_learner(config: Config) -> Callable[[], Described]:
         given=given,
         raw={"module", "optimizer"},
     )
-
-
-def _check_needs(config: Config, learner: Described) -> None:
-    """Raise :class:`ConfigError` if a learner needs a feature that no event will have."""
-    layout = Layout(config.source)
-    for name in getattr(learner, "needs", ()):
-        if not layout.nested and (name in layout.fields or not layout.wanted(name)):
-            raise ConfigError(
-                f"learner: it needs the feature {name!r}, and [source] does not count the field "
-                f"{name!r} among the features",
-                hint="a field that is label, id, time, key or origin is none: give it twice, under "
-                'two names, or let the records have their features in an object "features"',
-            )
 
 
 def _allowed(config: Config) -> list[Any]:
@@ -360,6 +347,19 @@ def _short(table: Mapping[str, Any]) -> str:
     options = ", ".join(f"{key}={value}" for key, value in table.items() if key != "use")
     name = str(table.get("use", "")).rpartition(":")[2]
     return f"{name}({options})" if options else name
+
+
+def _check_needs(config: Config, learner: Described) -> None:
+    """Raise :class:`ConfigError` if a learner needs a feature that no event will have."""
+    layout = Layout(config.source)
+    for name in getattr(learner, "needs", ()):
+        if not layout.nested and (name in layout.fields or not layout.wanted(name)):
+            raise ConfigError(
+                f"learner: it needs the feature {name!r}, and [source] does not count the field "
+                f"{name!r} among the features",
+                hint="a field that is label, id, time, key or origin is none: give it twice, under "
+                'two names, or let the records have their features in an object "features"',
+            )
 
 
 def identity(

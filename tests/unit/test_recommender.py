@@ -315,6 +315,13 @@ def test_memory_is_bounded_and_a_new_owner_finds_an_empty_row() -> None:
     assert moments["steps"].max() > 1
 
 
+def test_more_ids_at_once_than_a_table_takes_are_a_failure() -> None:
+    events, labels = stream(400)
+    learner = made(max_users=16, max_items=16)
+    with pytest.raises(LearnerFailed, match="at once in a table that takes 16"):
+        learner.learn(events, labels)
+
+
 def test_an_item_that_left_is_in_no_history() -> None:
     learner = made(max_items=16, max_users=16, protect=0, module="gru")
     learner.learn([{"user": "u", "item": i} for i in range(16)], [3.0] * 16)

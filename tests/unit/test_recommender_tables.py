@@ -94,6 +94,15 @@ def test_a_row_that_changed_hands_has_another_serial_number() -> None:
     assert table.find(["a", "b", "c", [], None][:3]).tolist() == [0, rows[1], rows[0]]
 
 
+def test_more_at_once_than_there_is_room_for() -> None:
+    table = IdTable(3)
+    table.admit(["a"])
+    before = table.dump()
+    with pytest.raises(ValueError, match="4 ids at once in a table that takes 3"):
+        table.admit(list("abcd"))
+    assert table.dump() == before
+
+
 def test_texts_and_numbers_are_different_ids() -> None:
     table = IdTable(5)
     assert table.admit(["1", 1, 1]).rows == [1, 2, 2]

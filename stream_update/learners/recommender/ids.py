@@ -75,10 +75,12 @@ class IdTable:
 
     def admit(self, ids: Sequence[Id]) -> Admitted:
         """Give each a row and note that it was used. The ids of one call do not drive each
-        other out: no call may have more different ones than there is room for.
+        other out: with more different ones than there is room for, raise :class:`ValueError`.
         """
         rows = self._rows
         together = dict.fromkeys(ids)
+        if len(together) > self.limit:
+            raise ValueError(f"{len(together)} ids at once in a table that takes {self.limit}")
         fresh = []
         for one in together:
             if one not in rows:

@@ -178,6 +178,8 @@ class Model:
     def draw(self, events: Events, taken: Sequence[int]) -> tuple[Whole, Whole]:
         """Items that were not taken, and for which event each of them stands."""
         owners = np.repeat(np.array(taken, dtype=np.int64), self._options.negatives)
+        if not len(owners):
+            return owners, owners
         drawn = self._chance(DRAWN).integers(1, len(self.items) + 1, len(owners))
         others = drawn != events.items[owners]
         return drawn[others], owners[others]
