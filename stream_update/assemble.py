@@ -15,6 +15,7 @@ import msgspec
 from stream_update import plugins
 from stream_update.cadence import Cadence
 from stream_update.codecs import JsonCodec
+from stream_update.codecs.layout import Layout
 from stream_update.config import Config
 from stream_update.control import Control, Stretch
 from stream_update.errors import ConfigError
@@ -23,8 +24,10 @@ from stream_update.follower import Model, ModelSubscriber
 from stream_update.lane import Lane, Stateful
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor, alarm_record
+from stream_update.monitors.figures import figure
 from stream_update.monitors.prequential import Prequential, UserMetric, pooled
 from stream_update.monitors.stopping import StopCondition
+from stream_update.monitors.tally import Mean
 from stream_update.plans import Kit, Plan
 from stream_update.plugins import LEARNERS, WRAPS
 from stream_update.protocols import Described, Learner, Log, Monitor
@@ -219,6 +222,7 @@ def components(config: Config) -> Components:
             made.append(_monitor(config, index, monitor, allow, {m.name for m in made}))
         return made
 
+    _check_needs(config, sample)
     make_monitors()
     return Components(
         config,
@@ -388,6 +392,19 @@ def _short(table: Mapping[str, Any]) -> str:
     return f"{name}({options})" if options else name
 
 
+def _check_needs(config: Config, learner: Described) -> None:
+    """Raise :class:`ConfigError` if a learner needs a feature that no event will have."""
+    layout = Layout(config.source)
+    for name in getattr(learner, "needs", ()):
+        if not layout.nested and (name in layout.fields or not layout.wanted(name)):
+            raise ConfigError(
+                f"learner: it needs the feature {name!r}, and [source] does not count the field "
+                f"{name!r} among the features",
+                hint="a field that is label, id, time, key or origin is none: give it twice, under "
+                'two names, or let the records have their features in an object "features"',
+            )
+
+
 def identity(
     config: Config, parts: Components, info: TopicInfo, lineage: str | None = None
 ) -> Identity:
@@ -553,7 +570,7 @@ class Trainer:
                 heartbeat=config.snapshot.heartbeat_s or None,
                 now=time.monotonic(),
             ),
-            report=lambda slot: _metrics(slot).report(),
+            report=lambda slot: _figures([slot]),
             single=single,
             max_poll_records=config.max_poll_records,
             ends=ends,
@@ -618,7 +635,7 @@ class Trainer:
         """What the lanes of this process have learned, over the whole of their lineage."""
         elapsed = time.monotonic() - self._started
         slots = [self.worker.slots[number] for number in sorted(self.worker.slots)]
-        figures = pooled([_metrics(slot) for slot in slots]) if slots else {}
+        figures = _figures(slots) if slots else {}
         lanes = [_lane_report(slot) for slot in slots]
         return {
             "app": self.config.app,
@@ -647,8 +664,22 @@ def _metrics(slot: Slot) -> Prequential:
     return monitor
 
 
+def _figures(slots: Sequence[Slot]) -> dict[str, Any]:
+    """One report over lanes, with what their learners count that no monitor can see."""
+    report = pooled([_metrics(slot) for slot in slots])
+    means: dict[str, dict[str, list[Mean]]] = {"metrics": {}, "rolling": {}}
+    for slot in slots:
+        told: dict[str, Any] = getattr(slot.lane.learner, "figures", dict)()
+        for block, named in means.items():
+            for name, share in told.get(block, {}).items():
+                named.setdefault(name, []).append(Mean(*share))
+    for block, named in means.items():
+        report[block] |= {name: figure(Mean.pooled(parts).value) for name, parts in named.items()}
+    return report
+
+
 def _lane_report(slot: Slot) -> dict[str, Any]:
-    figures = _metrics(slot).report()
+    figures = _figures([slot])
     drifts = [
         alarm
         for monitor in slot.lane.monitors

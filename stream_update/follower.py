@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from stream_update import plugins
 from stream_update.bounds import Limits
 from stream_update.control import Control
-from stream_update.errors import Fatal, NoModelYet, StaleModel, StreamUpdateError, Transient
+from stream_update.errors import (
+    ConfigError,
+    Fatal,
+    NoModelYet,
+    StaleModel,
+    StreamUpdateError,
+    Transient,
+)
 from stream_update.events import Features
 from stream_update.following import Following, Model, Rules
 from stream_update.freshness import WhenStale
@@ -245,6 +252,44 @@ class ModelSubscriber(Closing):
             made_by.append(chosen)
         complete = len(probabilities) == len(values)
         return Answer(values, probabilities if complete else None, made_by, stale)
+
+    def recommend_one(
+        self,
+        user: str | int,
+        k: int = 10,
+        key: str | bytes | None = None,
+        *,
+        exclude: Sequence[str | int] = (),
+        features: Features | None = None,
+    ) -> list[tuple[str | int, float]]:
+        """The ``k`` items that suit a user most, the best first, each with the rating or the
+        chance that is predicted; for ``[learner] use = "recommender"``.
+
+        With one model for each partition, ``key`` decides which one answers. Raises
+        :class:`NoModelYet`, :class:`StaleModel` with ``when_stale="refuse"``, and
+        :class:`ConfigError` without a key for several models, and for a model that predicts
+        and cannot recommend.
+        """
+        serving = self._current()
+        models = serving.models
+        self._is_stale(serving)
+        chosen = _chosen(models, serving.partitions, _bytes(key))
+        if len(chosen) > 1:
+            raise ConfigError(
+                f"the {len(chosen)} models of {serving.version} know different users",
+                hint="say which: key= what the events of this user are keyed by",
+            )
+        recommend = getattr(chosen[0].learner, "recommend", None)
+        if recommend is None:
+            kind = chosen[0].manifest.identity.learner
+            raise ConfigError(
+                f"the model {serving.version} is of the kind {kind!r}, which does not recommend",
+                hint='[learner] use = "recommender" does',
+            )
+        found: list[tuple[str | int, float]] = recommend(
+            user, k, exclude=exclude, features=features
+        )
+        return found
 
     # -- following
 

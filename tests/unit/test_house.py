@@ -177,7 +177,7 @@ def our_entry_points() -> list[EntryPoint]:
     "point", our_entry_points(), ids=lambda point: f"{point.group}:{point.name}"
 )
 def test_every_short_name_stands_for_something(point: EntryPoint) -> None:
-    if point.name == "torch":
+    if point.name in {"recommender", "torch"}:
         pytest.importorskip("torch")
     assert callable(point.load())
 
@@ -193,7 +193,7 @@ def test_what_is_registered_has_the_shape_of_its_seam(group: str, seam: type) ->
     }
     assert methods
     for point in points:
-        if point.name == "torch" and find_spec("torch") is None:
+        if point.name in {"recommender", "torch"} and find_spec("torch") is None:
             continue
         assert not {name for name in methods if not callable(getattr(point.load(), name, None))}
 
@@ -226,10 +226,11 @@ def without_torch(*arguments: str | Path, folder: Path) -> subprocess.CompletedP
     )
 
 
-def test_without_torch_river_runs_and_torch_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["recommender", "torch"])
+def test_without_torch_river_runs_and_torch_says_what_to_install(kind: str, tmp_path: Path) -> None:
     config = configure(tmp_path, "sqlite:///app.db", "app")
     assert without_torch("check", "-c", config, folder=tmp_path).returncode == 0
-    wanted = configure(tmp_path, "sqlite:///app.db", "net", learner='use = "torch"')
+    wanted = configure(tmp_path, "sqlite:///app.db", "net", learner=f'use = "{kind}"')
     done = without_torch("check", "-c", wanted, folder=tmp_path)
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
