@@ -14,6 +14,8 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.columns import Columns, Table
+from stream_update.learners.torch.fields import Fields, with_fields
+from stream_update.learners.torch.fusion import inputs_of
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
 from stream_update.learners.torch.optimizers import Optimizers
@@ -33,7 +35,8 @@ Missing = Literal["mean", "mask"]
 class TorchLearner:
     """A network that learns ``batch`` events at a time, each ``epochs_per_batch`` times.
 
-    ``module`` is ``"mlp"``, ``"linear"``, or ``"my_models:build"``, a factory that is given
+    ``module`` is ``"mlp"``, ``"linear"``, ``"fusion"`` (for ``fields`` that are no numbers:
+    see :class:`~.fields.Fields`), or ``"my_models:build"``, a factory that is given
     what it names of ``inputs``, ``outputs``, ``features`` and ``classes``; or a table with
     that as ``use``, and options. ``optimizer`` likewise: sgd, adagrad, rmsprop, adam, adamw
     with torch's own options. ``loss`` as in :class:`~.targets.Targets`.
@@ -55,6 +58,7 @@ class TorchLearner:
         task: str,
         module: str | Mapping[str, Any] | Recipe = "mlp",
         *,
+        fields: Mapping[str, Any] | None = None,
         optimizer: str | Mapping[str, Any] = ADAM,
         loss: str | None = None,
         batch: int = 32,
@@ -90,7 +94,9 @@ class TorchLearner:
         self.batch = batch
         self._task = task
         self._recipe = (
-            module if isinstance(module, Recipe) else Recipe(module, first=first, last=last)
+            module
+            if isinstance(module, Recipe)
+            else Recipe(with_fields(module, fields), first=first, last=last)
         )
         self._optimizers = Optimizers(optimizer)
         self._loss = loss
@@ -108,10 +114,15 @@ class TorchLearner:
         self._start_over()
 
     def _start_over(self) -> None:
+        self._fields = Fields(
+            self._recipe.options.get("fields", {}) if self._recipe.own else {},
+            standardise=self._standardise,
+        )
         self._columns = Columns(
             categorical=self._categorical,
             mask=self._missing == "mask",
             limit=self._max_columns,
+            apart=self._fields.names,
         )
         self._columns.declare(self._features)
         self._scaler = Scaler(active=self._standardise)
@@ -130,18 +141,21 @@ class TorchLearner:
         is not there.
         """
         settings = tree["settings"]
-        recipe = Recipe(
-            settings["module"], first=settings["first"], last=settings["last"], allow=allow
-        )
-        made = cls(
-            task,
-            recipe,
-            categorical=settings["categorical"],
-            missing=settings["missing"],
-            standardise=settings["standardise"],
-            max_columns=settings["max_columns"],
-            threads=settings["threads"],
-        )
+        try:
+            recipe = Recipe(
+                settings["module"], first=settings["first"], last=settings["last"], allow=allow
+            )
+            made = cls(
+                task,
+                recipe,
+                categorical=settings["categorical"],
+                missing=settings["missing"],
+                standardise=settings["standardise"],
+                max_columns=settings["max_columns"],
+                threads=settings["threads"],
+            )
+        except ConfigError as error:
+            raise CorruptSnapshot(f"its settings cannot be: {error}") from error
         made._take(tree, learns=False)
         return made
 
@@ -194,7 +208,7 @@ class TorchLearner:
         try:
             with on_threads(self._threads):
                 return self._targets.answers(network.answer(self._tensor(features)))
-        except MemoryError:
+        except (LearnerFailed, MemoryError):
             raise
         except Exception as error:
             raise LearnerFailed(
@@ -231,12 +245,14 @@ class TorchLearner:
         return Predictions(values, None if self._task == "regression" else chances)
 
     def _learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
+        read = self._fields.read(features, "learn")
         network = self._meet(features, labels)
         if network is None:
             return
         table = self._columns.read(features)
         self._scaler.learn(table.numbers)
-        inputs = self._scaled(table)
+        self._fields.learn(read)
+        inputs = self._with_fields(features, self._scaled(table))
         targets = self._targets.tensor(labels, self._device)
         for _ in range(self._epochs):
             done = network.step(
@@ -262,7 +278,7 @@ class TorchLearner:
                 "last layer, [learner] last, or all classes, [source] classes"
             )
             raise LearnerFailed(index, "learn", cause, Predictions([]))
-        if not features or not len(self._columns):
+        if not features or not (len(self._columns) or len(self._fields)):
             return None
         if network is None:
             self._network = network = self._built(learns=True)
@@ -286,7 +302,13 @@ class TorchLearner:
         return network
 
     def _tensor(self, features: Sequence[Features]) -> Any:
-        return self._scaled(self._columns.read(features))
+        return self._with_fields(features, self._scaled(self._columns.read(features)))
+
+    def _with_fields(self, features: Sequence[Features], numbers: Any) -> Any:
+        """What the module takes: the numbers alone if there are no fields."""
+        if not len(self._fields):
+            return numbers
+        return inputs_of(self._fields, self._fields.read(features), numbers)
 
     def _scaled(self, table: Table) -> Any:
         whole = self._columns.matrix(table, self._scaler.scale(table.numbers))
@@ -326,6 +348,7 @@ class TorchLearner:
             "columns": self._columns.dump(),
             "classes": self._targets.classes,
             "scaler": self._scaler.dump(),
+            "fields": self._fields.dump(),
             "steps": self.steps,
             "skipped": self.skipped,
             "learned": learned,
@@ -372,6 +395,7 @@ class TorchLearner:
     def _take(self, tree: Tree, *, learns: bool) -> None:
         self._columns.load(tree["columns"])
         self._scaler.load(tree["scaler"], len(self._columns.numbers))
+        self._fields.load(tree["fields"])
         self._targets = Targets(self._task, self._loss, tree["classes"])
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
         learned = tree["learned"]
@@ -396,7 +420,7 @@ class TorchLearner:
         """That a module of ours is as large as its weights, before there is memory for it."""
         if not self._recipe.own:
             return
-        if len(self._recipe.options.get("hidden", ())) > len(found):
+        if len(self._recipe.options.get("hidden", ())) + len(self._fields) > len(found):
             raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
         with torch.device("meta"):
             ghost = self._recipe.build(self._shape())
@@ -431,7 +455,8 @@ class TorchLearner:
                 hint="draw with torch's own generator, which is seeded while a module is built",
             )
         try:
-            answer = tuple(network.answer(torch.zeros(2, shape.inputs)).shape)
+            nothing = self._with_fields([{}, {}], torch.zeros(2, shape.inputs))
+            answer = tuple(network.answer(nothing).shape)
         except Exception as error:
             raise ConfigError(
                 f"learner.module: {self._recipe.name} cannot answer two events of "
