@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from stream_update.errors import ConfigError
 
-__all__ = ["bounds", "positive", "sizes", "whole"]
+__all__ = ["bounds", "sizes", "whole"]
 
 MOST = 1 << 16
 
@@ -18,13 +17,6 @@ def whole(key: str, value: Any, most: int = MOST) -> int:
     if type(value) is not int or not 1 <= value <= most:
         raise ConfigError(f"{key}: {value!r:.100} is not accepted", hint=f"accepted: 1 to {most}")
     return value
-
-
-def positive(key: str, value: Any) -> float:
-    """A positive finite number."""
-    if type(value) not in {int, float} or not 0 < value < math.inf:
-        raise ConfigError(f"{key}: {value!r:.100} is not accepted", hint="a positive number")
-    return float(value)
 
 
 def sizes(key: str, value: Any, count: tuple[int, int], most: int = MOST) -> list[int]:

@@ -24,6 +24,7 @@ SHORT = {"text": "text", "cnn": "image", "gru": "sequence"}
 HEAD = ("numeric", "hidden", "activation", "dropout")
 """Options of the part of a module behind the fields."""
 MOST = 64
+ITEM = np.dtype(float).itemsize
 
 
 class Read(NamedTuple):
@@ -63,8 +64,8 @@ class Fields:
         return len(self.readers)
 
     @property
-    def _scaled(self) -> dict[str, Numbers]:
-        return {name: r for name, r in self.readers.items() if isinstance(r, Numbers)}
+    def _scaled(self) -> dict[str, Any]:
+        return {name: r for name, r in self.readers.items() if not isinstance(r, Text)}
 
     def read(self, features: Sequence[Features], phase: str = "predict") -> Read:
         """What the fields of these events hold. Nobody may write into it.
@@ -95,7 +96,7 @@ class Fields:
     def learn(self, read: Read) -> None:
         """Let what is scaled by what has been seen know these."""
         for reader, values in zip(self.readers.values(), read.values, strict=True):
-            if isinstance(reader, Numbers):
+            if not isinstance(reader, Text):
                 reader.learn(values)
 
     def arrays(self, read: Read) -> list[tuple[Any, ...]]:
@@ -106,7 +107,7 @@ class Fields:
         ]
 
     def dump(self) -> Tree:
-        return {name: reader.dump() for name, reader in self._scaled.items()}
+        return {name: reader.scaler.dump() for name, reader in self._scaled.items()}
 
     def load(self, tree: Tree) -> None:
         """Take back what :meth:`dump` gave; raises :class:`CorruptSnapshot`."""
@@ -114,7 +115,9 @@ class Fields:
         if tree.keys() != scaled.keys():
             raise CorruptSnapshot("it has scalers of other fields than it names")
         for name, reader in scaled.items():
-            reader.load(tree[name])
+            reader.scaler.load(tree[name], reader.columns)
+            if tree[name]["mean"] and len(tree[name]["mean"]) != ITEM * reader.columns:
+                raise CorruptSnapshot(f"the scaler of {name!r} does not have its columns")
         self._last = ([], Read([]))
 
 
@@ -122,7 +125,7 @@ def with_fields(module: Any, fields: Mapping[str, Any] | None) -> Any:
     """The table of a module with the fields among its options.
 
     ``text``, ``cnn`` and ``gru`` are ``fusion`` with one ``field``, whose options stand
-    beside those of the module.
+    beside those of the module, and no hidden layer unless it is asked for.
     """
     given = {"use": module} if isinstance(module, str) else module
     use = given.get("use") if isinstance(given, Mapping) else None
@@ -141,8 +144,9 @@ def with_fields(module: Any, fields: Mapping[str, Any] | None) -> Any:
         head = {k: v for k, v in given.items() if k in HEAD}
         return {
             "use": "fusion",
+            "hidden": [],
             **head,
-            "fields": {given["field"]: msgspec.to_builtins({"use": SHORT[use], **options})},
+            "fields": {given["field"]: _plain({"use": SHORT[use], **options})},
         }
     if not fields:
         return module
@@ -151,8 +155,12 @@ def with_fields(module: Any, fields: Mapping[str, Any] | None) -> Any:
             f"learner.fields: the module {use!r} takes numbers only",
             hint='module = "fusion", or { use = "fusion", hidden = [64] }',
         )
-    # As they come out of a snapshot.
-    return {**given, "fields": msgspec.to_builtins(fields)}
+    return {**given, "fields": _plain(fields)}
+
+
+def _plain(table: Any) -> Any:
+    """As it comes out of a snapshot."""
+    return msgspec.json.decode(msgspec.json.encode(table))
 
 
 def _reader(name: str, table: Any) -> Any:

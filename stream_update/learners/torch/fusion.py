@@ -59,7 +59,10 @@ class TextEncoder(nn.Module):  # type: ignore[misc]
 
 
 class ImageEncoder(nn.Module):  # type: ignore[misc]
-    """Convolutions, each followed by ReLU and by the largest of 2 by 2, and one layer."""
+    """Convolutions, each followed by ReLU and by the largest of 2 by 2, and one layer.
+
+    They begin as in He et al. (2015), "Delving deep into rectifiers".
+    """
 
     def __init__(self, image: Image) -> None:
         super().__init__()
@@ -78,6 +81,10 @@ class ImageEncoder(nn.Module):  # type: ignore[misc]
             size = channels
         self.convolutions = nn.Sequential(*layers)
         self.out = nn.Linear(size * height * width, image.dim)
+        for layer in (*layers, self.out):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, pixels: Any) -> Any:
         return torch.relu(self.out(self.convolutions(pixels).flatten(1)))
@@ -88,7 +95,7 @@ class SequenceEncoder(nn.Module):  # type: ignore[misc]
 
     def __init__(self, numbers: Numbers) -> None:
         super().__init__()
-        self.gru = nn.GRU(numbers.width, numbers.dim, numbers.layers, batch_first=True)
+        self.gru = nn.GRU(numbers.columns, numbers.dim, numbers.layers, batch_first=True)
 
     def forward(self, steps: Any, lengths: Any) -> Any:
         # What stands behind the last step of a sequence changes nothing up to there.
@@ -137,7 +144,7 @@ class Fusion(nn.Module):  # type: ignore[misc]
 def fusion(
     inputs: int,
     outputs: int,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, Any] | None = None,
     numeric: int = 32,
     hidden: Sequence[int] = (64,),
     activation: str = "relu",
@@ -147,7 +154,7 @@ def fusion(
     a head with layers of ``hidden`` sizes, each followed by the activation and by dropout.
     """
     make = activation_of(activation, "fusion")
-    known = Fields(fields)
+    known = Fields(fields or {})
     if not len(known):
         raise ConfigError(
             "learner.fields: fusion needs at least one field",

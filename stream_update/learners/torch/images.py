@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stream_update.learners.torch.checks import positive, sizes, whole
+from stream_update.learners.torch.checks import sizes, whole
+from stream_update.learners.torch.scaling import Scaler
 
 __all__ = ["Image"]
 
@@ -19,10 +20,10 @@ class Image:
     """A field that holds an image.
 
     ``shape`` is height, width and channels. The pixels come row by row with the channels
-    of each together, as one byte each in base64, or as a flat list of numbers; they are
-    divided by ``scale``. For each of ``channels`` the network has a convolution of
-    ``kernel`` by ``kernel`` with as many outputs, then ReLU and the largest of each 2 by 2;
-    then a layer of ``dim`` outputs.
+    of each together, one byte each in base64, or as a flat list of numbers. Each channel is
+    scaled by the running mean and variance of its pixels. For each of ``channels`` the
+    network has a convolution of ``kernel`` by ``kernel`` with as many outputs, then ReLU and
+    the largest of each 2 by 2; then a layer of ``dim`` outputs.
     """
 
     def __init__(
@@ -30,15 +31,19 @@ class Image:
         shape: Sequence[int],
         channels: Sequence[int] = (16, 32),
         kernel: int = 3,
-        dim: int = 32,
-        scale: float = 255.0,
+        dim: int = 64,
     ) -> None:
         self.shape = sizes("shape", shape, (3, 3), 4096)
+        self.columns = self.shape[2]
         self.channels = sizes("channels", channels, (1, 8), 4096)
         self.kernel = whole("kernel", kernel, 31)
         self.dim = whole("dim", dim)
-        self._scale = positive("scale", scale)
         self._count = math.prod(self.shape)
+        self.start(standardise=True)
+
+    def start(self, *, standardise: bool) -> None:
+        """Forget what has been learned of the pixels."""
+        self.scaler = Scaler(active=standardise)
 
     def read(self, value: Any) -> Any:
         """The pixels, of shape (height, width, channels); raises :class:`ValueError`."""
@@ -57,12 +62,19 @@ class Image:
             )
         return pixels.reshape(self.shape)
 
+    def learn(self, values: Sequence[Any]) -> None:
+        """Take in the mean and variance of these images."""
+        given = [value.reshape(-1, self.columns) for value in values if value is not None]
+        if given:
+            self.scaler.learn(np.concatenate(given, dtype=float))
+
     def join(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Images of shape (events, channels, height, width); None is one that is all 0."""
         height, width, channels = self.shape
         joined = np.zeros((len(values), channels, height, width), dtype=np.float32)
-        for row, value in enumerate(values):
-            if value is not None:
-                joined[row] = value.transpose(2, 0, 1)
-        joined /= np.float32(self._scale)
+        there = [row for row, value in enumerate(values) if value is not None]
+        if there:
+            pixels = np.stack([values[row] for row in there]).astype(float)
+            scaled = self.scaler.scale(pixels.reshape(-1, channels)).reshape(pixels.shape)
+            joined[there] = scaled.transpose(0, 3, 1, 2)
         return (joined,)

@@ -422,8 +422,11 @@ class TorchLearner:
             return
         if len(self._recipe.options.get("hidden", ())) + len(self._fields) > len(found):
             raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
-        with torch.device("meta"):
-            ghost = self._recipe.build(self._shape())
+        try:
+            with torch.device("meta"):
+                ghost = self._recipe.build(self._shape())
+        except ConfigError as error:
+            raise CorruptSnapshot(f"its module cannot be: {error}", hint=weights.HINT) from error
         weights.check_shapes(ghost, found)
 
     def fingerprint(self) -> str:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from stream_update.errors import CorruptSnapshot
-from stream_update.events import Tree
 from stream_update.learners.torch.checks import whole
 from stream_update.learners.torch.scaling import Scaler
 
@@ -27,7 +25,7 @@ class Numbers:
     def __init__(
         self, width: int = 1, max_length: int = 64, dim: int = 32, layers: int = 1
     ) -> None:
-        self.width = whole("width", width, 4096)
+        self.columns = whole("width", width, 4096)
         self.dim = whole("dim", dim)
         self.layers = whole("layers", layers, 8)
         self._longest = whole("max_length", max_length)
@@ -35,7 +33,7 @@ class Numbers:
 
     def start(self, *, standardise: bool) -> None:
         """Forget what has been learned of the numbers."""
-        self._scaler = Scaler(active=standardise)
+        self.scaler = Scaler(active=standardise)
 
     def read(self, value: Any) -> Any:
         """The steps, of shape (steps, width); raises :class:`ValueError`."""
@@ -48,29 +46,21 @@ class Numbers:
         numbers = np.array(value, dtype=float)
         if not np.isfinite(numbers).all():
             raise ValueError("it has a number that is not finite")
-        if numbers.size % self.width:
-            raise ValueError(f"it has {numbers.size} numbers, and a step has {self.width}")
-        return numbers.reshape(-1, self.width)[-self._longest :]
+        if numbers.size % self.columns:
+            raise ValueError(f"it has {numbers.size} numbers, and a step has {self.columns}")
+        return numbers.reshape(-1, self.columns)[-self._longest :]
 
     def learn(self, values: Sequence[Any]) -> None:
         """Take in the mean and variance of these sequences."""
-        steps = np.concatenate([np.zeros((0, self.width)), *(v for v in values if v is not None)])
+        steps = np.concatenate([np.zeros((0, self.columns)), *(v for v in values if v is not None)])
         if len(steps):
-            self._scaler.learn(steps)
+            self.scaler.learn(steps)
 
     def join(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Steps of shape (events, longest, width), 0 behind the last, and how many each has."""
         lengths = np.array([0 if v is None else len(v) for v in values], dtype=np.int64)
-        joined = np.zeros((len(values), max(1, lengths.max(initial=0)), self.width), np.float32)
+        joined = np.zeros((len(values), max(1, lengths.max(initial=0)), self.columns), np.float32)
         for row, value in enumerate(values):
             if value is not None and len(value):
-                joined[row, : len(value)] = self._scaler.scale(value)
+                joined[row, : len(value)] = self.scaler.scale(value)
         return joined, lengths
-
-    def dump(self) -> Tree:
-        return self._scaler.dump()
-
-    def load(self, tree: Tree) -> None:
-        self._scaler.load(tree, self.width)
-        if tree["mean"] and len(tree["mean"]) != self.width * np.dtype(float).itemsize:
-            raise CorruptSnapshot(f"a sequence has {self.width} columns, and its scaler fewer")
