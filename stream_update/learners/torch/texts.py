@@ -16,8 +16,8 @@ from stream_update.learners.torch.checks import bounds, whole
 __all__ = ["Text"]
 
 WORD = re.compile(r"\w+|[^\w\s]")
-CACHED_WORDS = 50_000
-LONGEST_CACHED = 40
+CACHED_WORDS = 20_000
+LONGEST_CACHED = 20
 MARK = "\0"
 """Before the n-grams of characters, so that they are not taken for words."""
 
