@@ -42,7 +42,8 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``origin`` (a field, ``header:NAME``, or ``record`` for the record's key).
     An event whose ``id`` was among the last ``duplicate_window`` ids is counted, and not
     learned again; 0 asks for no such check. ``max_features`` is for one event, and
-    ``max_names`` for all that a lane has seen.
+    ``max_names`` for all that a lane has seen. A feature may be a list of numbers, of at most
+    ``max_list``, if that is not 0: only a learner with fields for them takes such events.
     """
 
     topic: Name
@@ -67,6 +68,7 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_names: Positive = 10_000
     max_key_length: Positive = 128
     max_string: Positive = 1024
+    max_list: Annotated[int, Meta(ge=0)] = 0
     max_classes: Positive = 1000
 
 

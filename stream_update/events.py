@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Features = dict[str, Any]
-"""Feature name to number, string or bool. A missing feature is absent."""
+"""Feature name to number, string, bool or list of numbers. A missing feature is absent."""
 
 Tree = Any
 """Plain values only: None, bool, int, float, str, bytes, list, dict with str keys."""

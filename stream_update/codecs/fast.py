@@ -85,6 +85,9 @@ class Fast:
         text = Annotated[str, Meta(max_length=self._source.max_string)]
         wide = Annotated[int, Meta(ge=-INT64, le=INT64)]
         feature: Any = number | (wide if self._mixed else integer) | text | bool | null
+        if self._source.max_list:
+            numbers = list[number | integer]
+            feature |= Annotated[numbers, Meta(max_length=self._source.max_list)]
         kind: Any = dict[str, feature]
         if self._layout.nested:
             kind = dict[str, kind | float | wide | text | bool | None]
@@ -129,10 +132,11 @@ class Fast:
             # No number is larger than the root of the sum of all squares.
             if math.hypot(*row.values()) <= self._limit:
                 return True
-        except TypeError:  # a text
+        except TypeError:  # a text, or a list, whose numbers have been checked
             pass
         return all(
-            isinstance(value, str) or -self._limit <= value <= self._limit for value in row.values()
+            isinstance(value, str | list) or -self._limit <= value <= self._limit
+            for value in row.values()
         )
 
 

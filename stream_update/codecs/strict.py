@@ -113,11 +113,13 @@ class Strict:
                     f"feature {shown(key)} has {len(item)} characters, more than "
                     f"{source.max_string} (source.max_string)",
                 )
+        elif isinstance(item, list) and source.max_list:
+            self._check_list(key, item)
         elif not isinstance(item, int | float):
             raise BadEvent(
                 "feature-type",
                 f"feature {shown(key)} is {shown(item)}; a feature is a number, a text or "
-                "true/false",
+                "true/false" + (", or a list of numbers" if source.max_list else ""),
             )
         elif not -source.max_number <= item <= source.max_number:
             raise BadEvent(
@@ -125,6 +127,27 @@ class Strict:
                 f"feature {shown(key)} is {shown(item)}, beyond ±{source.max_number:g} "
                 "(source.max_number)",
             )
+
+    def _check_list(self, key: str, items: list[Any]) -> None:
+        source = self._source
+        if len(items) > source.max_list:
+            raise BadEvent(
+                "list-too-long",
+                f"feature {shown(key)} has {len(items)} numbers, more than {source.max_list} "
+                "(source.max_list)",
+            )
+        for item in items:
+            if type(item) is not int and type(item) is not float:
+                raise BadEvent(
+                    "feature-type",
+                    f"feature {shown(key)} has {shown(item)} in its list, which is no number",
+                )
+            if not -source.max_number <= item <= source.max_number:
+                raise BadEvent(
+                    "number-out-of-range",
+                    f"feature {shown(key)} has {shown(item)} in its list, beyond "
+                    f"±{source.max_number:g} (source.max_number)",
+                )
 
 
 class _Duplicate(Exception):

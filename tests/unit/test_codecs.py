@@ -174,6 +174,51 @@ def test_takes_what_json_takes(features: dict[str, Any], label: int | None) -> N
         assert list(map(repr, block.features[0].values())) == list(map(repr, expected.values()))
 
 
+lists = st.lists(numbers | st.sampled_from([2e12, 10**25, -(10**13), True, None, "1"]), max_size=6)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abci"), values | lists), min_size=1, max_size=4))
+def test_lists_of_numbers_are_taken_together_as_they_are_alone(rows: list[dict[str, Any]]) -> None:
+    for layout in ("*", None):
+        source = Source(topic="t", features=layout, id="i", max_list=4)
+        raw = [
+            json.dumps({**({"features": row} if layout is None else row), "label": 1}).encode()
+            for row in rows
+        ]
+        together = JsonCodec(source, "binary").decode(batch(*raw))
+        alone = [JsonCodec(source, "binary").decode(batch(value)) for value in raw]
+        features = [event for block in alone for event in block.features]
+        assert repr(together.features) == repr(features)
+        letters = [letter for block in alone for letter in block.dead_letters]
+        assert [x.detail for x in together.dead_letters] == [x.detail for x in letters]
+        for event in features:
+            for item in event.values():
+                if isinstance(item, list):
+                    assert len(item) <= 4
+                    assert all(type(x) in {int, float} and abs(x) <= 1e12 for x in item)
+
+
+def test_what_a_list_cannot_be() -> None:
+    good = b'{"a": [1, 2.5, -3], "label": 1}'
+    block = JsonCodec(Source(topic="t", features="*", max_list=3), "binary").decode(
+        batch(good, good, b'{"a": [], "label": 1}')
+    )
+    assert block.features == [{"a": [1, 2.5, -3]}, {"a": [1, 2.5, -3]}, {"a": []}]
+    for value, reason in [
+        (b'{"a": [1, 2, 3, 4], "label": 1}', "list-too-long"),
+        (b'{"a": [1, 1e13], "label": 1}', "number-out-of-range"),
+        (b'{"a": [1, NaN], "label": 1}', "not-a-number"),
+        (b'{"a": [true], "label": 1}', "feature-type"),
+        (b'{"a": [null], "label": 1}', "feature-type"),
+        (b'{"a": ["x"], "label": 1}', "feature-type"),
+        (b'{"a": [[1]], "label": 1}', "feature-type"),
+        (b'{"a": [1], "label": [1]}', "label-type"),
+    ]:
+        assert reasons(value, max_list=3) == [reason]
+        assert reasons(good, value, good, max_list=3) == [reason]
+    assert reasons(good) == ["feature-type"]
+
+
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=8))
 @example([b'{"a":1,"label":1}', b"{", b"\xff", b'{"a":1,"label":null}', b"null", b"{}"])
 def test_every_record_is_accounted_for(raw: list[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from math import nan
 from operator import is_, itemgetter
@@ -35,15 +36,22 @@ class Columns:
     A number is a column. A text is a category, and so is every value of the features named
     in ``categorical``: each value has a column that is 1 where it occurs. With ``mask``,
     the column behind a number's is 1 where that number is missing. When there are ``limit``
-    columns, no more are added: what comes then is not seen.
+    columns, no more are added: what comes then is not seen. Features named in ``apart`` are
+    no columns.
     """
 
     def __init__(
-        self, *, categorical: Iterable[str] = (), mask: bool = False, limit: int = 10_000
+        self,
+        *,
+        categorical: Iterable[str] = (),
+        mask: bool = False,
+        limit: int = 10_000,
+        apart: AbstractSet[str] = frozenset(),
     ) -> None:
         self._categorical = frozenset(categorical)
         self._mask = mask
         self._limit = limit
+        self._apart = apart
         self.numbers: list[str] = []
         self._seen: set[str] = set()
         self._at: list[int] = []
@@ -64,7 +72,7 @@ class Columns:
     def declare(self, names: Iterable[str]) -> None:
         """Admit numeric features ahead of the first event."""
         for name in names:
-            if name not in self._categorical:
+            if name not in self._categorical and name not in self._apart:
                 self._add_number(name)
         self._know()
 
@@ -76,10 +84,15 @@ class Columns:
         """
         # Who has as many features as there are numbers, and all of these, has nothing else.
         lengths = set(map(len, features))
-        if self._plain and lengths == {len(self.numbers)} and self._complete(features) is not None:
+        whole = lengths == {len(self.numbers) + len(self._apart)} and all(
+            name in event for name in self._apart for event in features
+        )
+        if self._plain and whole and self._complete(features) is not None:
             return
         for index, event in enumerate(features):
             for name, value in event.items():
+                if name in self._apart:
+                    continue
                 if isinstance(value, str) or name in self._categorical:
                     self._add_category(name, value)
                 elif isinstance(value, int | float):

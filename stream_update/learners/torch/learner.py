@@ -14,6 +14,8 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.columns import Columns, Table
+from stream_update.learners.torch.fields import Fields, with_fields
+from stream_update.learners.torch.fusion import inputs_of
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
 from stream_update.learners.torch.optimizers import Optimizers
@@ -37,7 +39,8 @@ Missing = Literal["mean", "mask"]
 class TorchLearner:
     """A network that learns ``batch`` events at a time, each ``epochs_per_batch`` times.
 
-    ``module`` is ``"mlp"``, ``"linear"``, or ``"my_models:build"``, a factory that is given
+    ``module`` is ``"mlp"``, ``"linear"``, ``"fusion"`` (for ``fields`` that are no numbers:
+    see :class:`~.fields.Fields`), or ``"my_models:build"``, a factory that is given
     what it names of ``inputs``, ``outputs``, ``features`` and ``classes``; or a table with
     that as ``use``, and options. ``optimizer`` likewise: sgd, adagrad, rmsprop, adam, adamw
     with torch's own options. ``loss`` as in :class:`~.targets.Targets`.
@@ -63,6 +66,7 @@ class TorchLearner:
         task: str,
         module: str | Mapping[str, Any] | Recipe = "mlp",
         *,
+        fields: Mapping[str, Any] | None = None,
         optimizer: str | Mapping[str, Any] = ADAM,
         loss: str | None = None,
         batch: int = 32,
@@ -103,7 +107,9 @@ class TorchLearner:
         self.batch = batch
         self._task = task
         self._recipe = (
-            module if isinstance(module, Recipe) else Recipe(module, first=first, last=last)
+            module
+            if isinstance(module, Recipe)
+            else Recipe(with_fields(module, fields), first=first, last=last)
         )
         self._optimizers = Optimizers(optimizer)
         self._loss = loss
@@ -126,14 +132,24 @@ class TorchLearner:
             )
         self._own_step = step, step_of(step, Targets(task, loss).loss)
         self._pretraining = pretraining_of(pretrain, self._optimizers)
+        if self._pretraining is not None and self._recipe.fields:
+            raise ConfigError(
+                "learner.pretrain: it masks columns of numbers, and there are fields",
+                hint="leave out pretrain, or the fields",
+            )
         self.unlabelled_batch = 0 if self._pretraining is None else self._pretraining.batch
         self._start_over()
 
     def _start_over(self) -> None:
+        self._fields = Fields(
+            self._recipe.fields,
+            standardise=self._standardise,
+        )
         self._columns = Columns(
             categorical=self._categorical,
             mask=self._missing == "mask",
             limit=self._max_columns,
+            apart=self._fields.names,
         )
         self._scaler = Scaler(active=self._standardise)
         self._network: Network | None = None
@@ -166,20 +182,23 @@ class TorchLearner:
         is not there.
         """
         settings = tree["settings"]
-        recipe = Recipe(
-            settings["module"], first=settings["first"], last=settings["last"], allow=allow
-        )
-        made = cls(
-            task,
-            recipe,
-            categorical=settings["categorical"],
-            missing=settings["missing"],
-            standardise=settings["standardise"],
-            max_columns=settings["max_columns"],
-            threads=settings["threads"],
-            standardise_target=settings.get("standardise_target", False),
-            precision=settings.get("precision", "float32"),
-        )
+        try:
+            recipe = Recipe(
+                settings["module"], first=settings["first"], last=settings["last"], allow=allow
+            )
+            made = cls(
+                task,
+                recipe,
+                categorical=settings["categorical"],
+                missing=settings["missing"],
+                standardise=settings["standardise"],
+                max_columns=settings["max_columns"],
+                threads=settings["threads"],
+                standardise_target=settings.get("standardise_target", False),
+                precision=settings.get("precision", "float32"),
+            )
+        except ConfigError as error:
+            raise CorruptSnapshot(f"its settings cannot be: {error}") from error
         made._take(tree, learns=False)
         return made
 
@@ -236,7 +255,7 @@ class TorchLearner:
                 # A mini-batch is learned next.
                 steps = len(features) == self.batch
                 return self._targets.answers(network.answer(self._tensor(features), steps=steps))
-        except MemoryError:
+        except (LearnerFailed, MemoryError):
             raise
         except Exception as error:
             raise LearnerFailed(
@@ -284,12 +303,14 @@ class TorchLearner:
         return Predictions(values, None if self._task == "regression" else chances)
 
     def _learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
+        read = self._fields.read(features, "learn")
         network = self._meet(features, labels)
         if network is None:
             return
         table = self._columns.read(features)
         self._scaler.learn(table.numbers)
-        inputs = self._scaled(table)
+        self._fields.learn(read)
+        inputs = self._with_fields(features, self._scaled(table))
         self._targets.observe(labels)
         targets = self._targets.tensor(labels, self._device)
         self._knows_labels = True
@@ -332,7 +353,7 @@ class TorchLearner:
                 "last layer, [learner] last, or all classes, [source] classes"
             )
             raise LearnerFailed(index, "learn", cause, Predictions([]))
-        if not features or not len(self._columns):
+        if not features or not (len(self._columns) or len(self._fields)):
             return None
         if network is None:
             self._network = network = self._built(learns=True)
@@ -379,7 +400,13 @@ class TorchLearner:
         return transfer.groups(self._optimizers.lr, start.lr_scale)
 
     def _tensor(self, features: Sequence[Features]) -> Any:
-        return self._scaled(self._columns.read(features))
+        return self._with_fields(features, self._scaled(self._columns.read(features)))
+
+    def _with_fields(self, features: Sequence[Features], numbers: Any) -> Any:
+        """What the module takes: the numbers alone if there are no fields."""
+        if not len(self._fields):
+            return numbers
+        return inputs_of(self._fields, self._fields.read(features), numbers)
 
     def _scaled(self, table: Table) -> Any:
         whole = self._columns.matrix(table, self._scaler.scale(table.numbers))
@@ -423,6 +450,7 @@ class TorchLearner:
             "columns": self._columns.dump(),
             "classes": self._targets.classes,
             "scaler": self._scaler.dump(),
+            "fields": self._fields.dump(),
             "steps": self.steps,
             "skipped": self.skipped,
             "learned": learned,
@@ -481,6 +509,7 @@ class TorchLearner:
     def _take(self, tree: Tree, *, learns: bool) -> None:
         self._columns.load(tree["columns"])
         self._scaler.load(tree["scaler"], len(self._columns.numbers))
+        self._fields.load(tree["fields"])
         self._targets = Targets(
             self._task, self._loss, tree["classes"], standardise=self._standardise_target
         )
@@ -518,10 +547,13 @@ class TorchLearner:
         """That a module of ours is as large as its weights, before there is memory for it."""
         if not self._recipe.own:
             return
-        if len(self._recipe.options.get("hidden", ())) > len(found):
+        if len(self._recipe.options.get("hidden", ())) + len(self._fields) > len(found):
             raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
-        with torch.device("meta"):
-            ghost = self._recipe.build(self._shape())
+        try:
+            with torch.device("meta"):
+                ghost = self._recipe.build(self._shape())
+        except ConfigError as error:
+            raise CorruptSnapshot(f"its module cannot be: {error}", hint=weights.HINT) from error
         weights.check_shapes(ghost, found)
 
     def fingerprint(self) -> str:
@@ -540,7 +572,8 @@ class TorchLearner:
             def also(network: Network) -> None:
                 Autoencoder(pretraining, network, shape.inputs, self._seed)
 
-        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, also)
+        nothing = self._with_fields([{}, {}], torch.zeros(2, shape.inputs))
+        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, nothing, also)
         parts = [
             self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
             self.batch, self._training.epochs, self._training.clip_norm, self._features,

@@ -10,15 +10,10 @@ from torch import nn
 
 from stream_update import plugins
 from stream_update.errors import ConfigError, LineageMismatch
+from stream_update.learners.torch.activations import activation_of
+from stream_update.learners.torch.fusion import fusion
 
 __all__ = ["Recipe", "Shape", "linear", "mlp"]
-
-ACTIVATIONS: dict[str, Callable[[], Any]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> Any:  # noqa: FBT001, FBT002
@@ -36,15 +31,12 @@ def mlp(
     """Layers of ``hidden`` sizes, each followed by the activation and by dropout, and one more."""
     if not hidden:
         raise ConfigError("mlp: hidden needs at least one size", hint='or use module = "linear"')
-    if activation not in ACTIVATIONS:
-        raise ConfigError(
-            f"mlp: activation: {activation!r} is none", hint=f"one of: {', '.join(ACTIVATIONS)}"
-        )
+    make = activation_of(activation, "mlp")
     parts: OrderedDict[str, Any] = OrderedDict()
     size = inputs
     for number, width in enumerate(hidden):
         parts["first" if number == 0 else f"hidden{number}"] = nn.Linear(size, width)
-        parts[f"activation{number}"] = ACTIVATIONS[activation]()
+        parts[f"activation{number}"] = make()
         if dropout:
             parts[f"dropout{number}"] = nn.Dropout(dropout)
         size = width
@@ -58,7 +50,11 @@ class _Kind(NamedTuple):
     last: str
 
 
-OWN = {"linear": _Kind(linear, "only", "only"), "mlp": _Kind(mlp, "first", "last")}
+OWN = {
+    "linear": _Kind(linear, "only", "only"),
+    "mlp": _Kind(mlp, "first", "last"),
+    "fusion": _Kind(fusion, "first", "last"),
+}
 
 
 class Shape(NamedTuple):
@@ -73,7 +69,7 @@ class Shape(NamedTuple):
 class Recipe:
     """How a module is built, and by which names its first and last layers go.
 
-    ``table`` is ``"mlp"``, ``"linear"``, ``"my_models:build"``, or a table with that as
+    ``table`` is a name of ours, ``"my_models:build"``, or a table with that as
     ``use`` and options beside it. With ``allow`` a factory has to be one of these, by the
     name that it has where it was defined: a snapshot's word imports nothing.
     """
@@ -111,6 +107,11 @@ class Recipe:
         )
         self.name = _full_name(self._make)
         self.first, self.last = first or "", last or ""
+
+    @property
+    def fields(self) -> Any:
+        """The features of other kinds that a module of ours takes beside numbers."""
+        return self.options.get("fields", {}) if self.own else {}
 
     def build(self, shape: Shape) -> Any:
         """A fresh module; raises :class:`ConfigError` if its options do not fit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,9 +22,10 @@ def probe(
     shape: Shape,
     seed: int,
     task: str,
+    nothing: Any,
     also: Callable[[Network], object] | None = None,
 ) -> bytes:
-    """The weights of a fresh module of this shape.
+    """The weights of a fresh module of this shape; ``nothing`` are two events for it.
 
     Raises :class:`ConfigError` if it cannot be built or does not answer as the task needs,
     or if two fresh ones differ, because then no replay can repeat what this one does. ``also``
@@ -48,7 +50,7 @@ def probe(
             hint="draw with torch's own generator, which is seeded while a module is built",
         )
     try:
-        answer = tuple(network.answer(torch.zeros(2, shape.inputs)).shape)
+        answer = tuple(network.answer(nothing).shape)
     except Exception as error:
         raise ConfigError(
             f"learner.module: {recipe.name} cannot answer two events of "
