@@ -119,12 +119,14 @@ def restored(kind: str, tree: Tree, task: str, *, allow: Sequence[Any] = (), whe
 
 
 def _installed(name: str, group: str, where: str) -> Any:
-    if name not in names(group):
-        raise LineageMismatch(
-            f"{where} has learners of the kind {name!r}, which is not installed here",
-            hint=f"installed: {', '.join(names(group))}",
-        )
-    return resolve(name, "learner", group)
+    points = entry_points(group=group)
+    for point in points:
+        if point.name == name:
+            return point.load()
+    raise LineageMismatch(
+        f"{where} has learners of the kind {name!r}, which is not installed here",
+        hint=f"installed: {', '.join(sorted(points.names))}",
+    )
 
 
 def sources(*tables: Any) -> dict[str, str]:

@@ -168,6 +168,8 @@ def test_what_was_learned_can_be_verified_and_told(tmp_path: Path) -> None:
     )
     assert "active.replayed" in out
     assert "active.learner.weight[1]" in out
+    _, said = call("run", "-c", config, "-s", "wrap.0.max_events=300", cwd=config.parent, code=3)
+    assert "wrap.0.max_events: 200 -> 300" in " ".join(said.split())
 
 
 @pytest.mark.timeout(300)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_update.wraps.buffers import BUFFERS, ClassBalanced, Recency, Reservoir
@@ -106,6 +106,7 @@ def test_an_event_that_is_too_large_is_not_kept_and_costs_no_other_its_place(nam
     assert buffer.dump()["items"] == before
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(BUFFERS)),
     st.integers(1, 8),

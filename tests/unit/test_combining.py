@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_update.errors import ConfigError, CorruptSnapshot
@@ -63,6 +63,7 @@ def test_weights_are_the_exponentials_of_losses_that_are_forgotten() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("ab"), min_size=1, max_size=300), st.integers(0, 2**32))
 def test_the_regret_of_hedge_is_bounded(labels: list[str], seed: int) -> None:
     """Theorem 2.2 of Cesa-Bianchi and Lugosi: ln(N) / rate + n * rate / 8, for any labels."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
-from stream_update.events import Features, Predictions, Tree
+from stream_update.events import Block, DeadLetter, Features, Predictions, Tree
+from stream_update.lane import Lane, PoisonEvent
 from stream_update.wraps import Replay
 from tests.streams import through_bytes
 
@@ -177,6 +178,38 @@ class TestFailures:
             replay.learn([{"x": 2}, {"x": 3, "odd": object()}], [2, 3])
         assert (caught.value.index, caught.value.phase) == (1, "learn")
         assert "object" in str(caught.value)
+
+
+def block(first: int, *labels: Any) -> Block:
+    features, truth = events(*labels)
+    offsets = list(range(first, first + len(labels)))
+    return Block(
+        0, first, first + len(labels), len(labels), offsets, features, truth, 0, [],
+        lambda _: None,
+        lambda i, reason, detail: DeadLetter(0, offsets[i], reason, detail, None, None, None),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_lane_sets_the_new_event_aside_that_fails_and_none_for_an_old_one(batch: int) -> None:
+    replay, diary = made(batch, replays=4)
+    lane = Lane(replay, [], {0: 0})
+    lane.feed(block(0, 0, 1, 2, 3))
+    diary.refuses = {1}
+    assert lane.feed(block(4, *range(4, 24))).dead_letters == []
+    assert (lane.learned, replay.dropped) == (24, 1)
+
+    state = through_bytes(lane.freeze())
+    diary.refuses = {25}
+    with pytest.raises(PoisonEvent) as caught:
+        lane.feed(block(24, 24, 25, 26, 27))
+    assert caught.value.offset == 25
+
+    lane.thaw(state)
+    lane.poisoned[0, 25] = "refused"
+    letters = lane.feed(block(24, 24, 25, 26, 27)).dead_letters
+    assert [letter.offset for letter in letters] == [25]
+    assert lane.freeze()["waiting"][1] == ([24, 26, 27] if batch == 4 else [])
 
 
 def test_a_reset_empties_the_buffer_and_goes_to_the_learner() -> None:
