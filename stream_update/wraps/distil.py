@@ -15,6 +15,7 @@ from stream_update.protocols import Described, Learner
 from stream_update.wraps.answers import in_turn
 from stream_update.wraps.draws import Draws
 from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
+from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Distilled"]
 
@@ -31,7 +32,9 @@ class Distilled:
     regression it is given ``weight * prediction + (1 - weight) * label``, which is the
     same for squared loss. The teacher is asked before it learns the event.
 
-    ``batch`` is the least common multiple of both batches, or a given multiple of that.
+    ``batch`` is the least common multiple of both batches, or a given multiple of that. With
+    ``unlabelled`` the student also learns, of ``batch`` events without a label at a time, what
+    the teacher says of them, as soon as the teacher has learned anything.
 
     A snapshot holds both, because the trainer goes on with both. Who follows it takes the
     student alone, and needs neither the teacher's code nor its libraries.
@@ -46,6 +49,7 @@ class Distilled:
         weight: float = 0.5,
         temperature: float = 1.0,
         batch: int | None = None,
+        unlabelled: bool = False,
         seed: int | None = None,
         make_member: MakeMember,
     ) -> None:
@@ -61,6 +65,11 @@ class Distilled:
         self._teacher: Described = self._make_teacher()
         self._student: Described = self._make_student()
         self.batch = common_batch([self._teacher, self._student], batch)
+        self._unlabelled = unlabelled
+        asked = unlabelled_batch([self._teacher, self._student])
+        whole = max(asked, self.batch if unlabelled else 0)
+        self.unlabelled_batch = -(-whole // self.batch) * self.batch if unlabelled else asked
+        self._taught = False
         self._draws = Draws(0 if seed is None else seed)
 
     @property
@@ -115,6 +124,22 @@ class Distilled:
         targets = self._targets(self._teacher.predict(features), labels)
         learn_in_batches(self._teacher, features, labels)
         learn_in_batches(self._student, features, targets)
+        self._taught = self._taught or bool(labels)
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Let the student learn what the teacher says of these, and both what they ask for."""
+        learn_unlabelled([self._teacher, self._student], features)
+        if not self._unlabelled or not self._taught:
+            return
+        targets = self._said(self._teacher.predict(features))
+        known = [index for index, target in enumerate(targets) if target is not None]
+        try:
+            learn_in_batches(
+                self._student, [features[i] for i in known], [targets[i] for i in known]
+            )
+        except LearnerFailed as failure:
+            index = known[failure.index]
+            raise LearnerFailed(index, "learn", failure.cause, Predictions([])) from failure.cause
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
@@ -135,21 +160,25 @@ class Distilled:
         """What the student is to learn of these events."""
         if self._task == "regression":
             return [
-                label + self._weight * (value - label)
-                if value is not None and math.isfinite(value)
-                else label
-                for value, label in zip(said.values, labels, strict=True)
+                label if value is None else label + self._weight * (value - label)
+                for value, label in zip(self._said(said), labels, strict=True)
             ]
-        chances: Sequence[Mapping[Any, float]] = said.probabilities or [
-            {} if value is None else {value: 1.0} for value in said.values
-        ]
         return [
             self._drawn(one, label) if one and self._draws.unit() < self._weight else label
-            for one, label in zip(chances, labels, strict=True)
+            for one, label in zip(_chances(said), labels, strict=True)
         ]
 
+    def _said(self, said: Predictions) -> list[Any]:
+        """What the teacher says of each event, None where that makes no sense."""
+        if self._task == "regression":
+            return [
+                value if value is not None and math.isfinite(value) else None
+                for value in said.values
+            ]
+        return [self._drawn(one, None) for one in _chances(said)]
+
     def _drawn(self, chances: Mapping[Any, float], label: Any) -> Any:
-        """A label drawn from the teacher's probabilities; the true one if they make no sense."""
+        """A label drawn from the teacher's probabilities; this one if they make no sense."""
         powers = {one: max(0.0, p) ** (1 / self._temperature) for one, p in chances.items()}
         total = sum(powers.values())
         if not 0 < total < math.inf:
@@ -164,6 +193,8 @@ class Distilled:
     def react(self, signal: str) -> None:
         self._teacher.react(signal)
         self._student.react(signal)
+        if signal in {"reset", "swap"}:
+            self._taught = False
 
     def dump(self) -> Tree:
         return {
@@ -172,10 +203,11 @@ class Distilled:
             "teacher": self._teacher.dump(),
             "student": self._student.dump(),
             "draws": self._draws.state,
+            "taught": self._taught,
         }
 
     def _settings(self) -> Tree:
-        return [self._weight, self._temperature]
+        return [self._weight, self._temperature, self._unlabelled]
 
     @staticmethod
     def serving(tree: Tree) -> Tree:
@@ -191,7 +223,8 @@ class Distilled:
         expected = [self._teacher_kind, *self._settings()]
         if found != expected:
             raise CorruptSnapshot(
-                f"distilled from {found!r:.200}, not {expected!r} (teacher, weight, temperature)",
+                f"distilled from {found!r:.200}, not {expected!r} (teacher, weight, temperature, "
+                "unlabelled)",
                 hint="it was made with another configuration of the learner",
             )
         teacher, student = self._make_teacher(), self._make_student()
@@ -199,3 +232,8 @@ class Distilled:
         student.load(tree["student"])
         self._teacher, self._student = teacher, student
         self._draws = Draws(tree["draws"])
+        self._taught = bool(tree["taught"])
+
+
+def _chances(said: Predictions) -> Sequence[Mapping[Any, float]]:
+    return said.probabilities or [{} if value is None else {value: 1.0} for value in said.values]

@@ -15,6 +15,7 @@ from stream_update.protocols import Described, Learner
 from stream_update.wraps.answers import in_turn
 from stream_update.wraps.combining import Combiner, Opinion, combiner, opinions
 from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
+from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Ensemble"]
 
@@ -63,6 +64,7 @@ class Ensemble:
         self._members: list[Described] = [make() for make in self._makers]
         self._combiner = self._fresh_combiner()
         self.batch = common_batch(self._members, batch)
+        self.unlabelled_batch = unlabelled_batch(self._members)
 
     def _fresh_combiner(self) -> Combiner:
         return combiner(self._combine, self._task, len(self._kinds), **self._options)
@@ -170,6 +172,10 @@ class Ensemble:
                 self._combiner.learn(row, label)
         for member in self._members:
             learn_in_batches(member, features, labels)
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Let the members learn these that learn without labels."""
+        learn_unlabelled(self._members, features)
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]

@@ -14,6 +14,7 @@ from stream_update.protocols import Learner
 from stream_update.wraps.answers import in_turn
 from stream_update.wraps.buffers import BUFFERS, Buffer
 from stream_update.wraps.draws import Draws
+from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Replay"]
 
@@ -60,6 +61,7 @@ class Replay:
         self._make = make
         self._learner = make()
         self.batch = self._learner.batch
+        self.unlabelled_batch = unlabelled_batch([self._learner])
         self._replays = self.batch if replays is None else replays
         for name, value in (
             ("replays", self._replays), ("max_events", max_events), ("max_bytes", max_bytes),
@@ -102,6 +104,10 @@ class Replay:
         self._learn_mixed(features, labels, self._drawn())
         for item, label in zip(items, labels, strict=True):
             self._buffer.add(item, label)
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        """Let the learner learn these; the buffer holds events with labels only."""
+        learn_unlabelled([self._learner], features)
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]

@@ -7,8 +7,9 @@ from typing import Any
 
 from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions, Tree
-from stream_update.protocols import Learner, LearnsUnlabelled
+from stream_update.protocols import Learner
 from stream_update.wraps.answers import in_turn
+from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["BackgroundTwin"]
 
@@ -34,9 +35,7 @@ class BackgroundTwin:
         self._background: Learner | None = None
         self._warmed = 0
         self.batch = self._active.batch
-        self.unlabelled_batch = (
-            self._active.unlabelled_batch if isinstance(self._active, LearnsUnlabelled) else 0
-        )
+        self.unlabelled_batch = unlabelled_batch([self._active])
 
     @property
     def warming(self) -> bool:
@@ -59,9 +58,7 @@ class BackgroundTwin:
             self._warmed += len(features)
 
     def learn_unlabelled(self, features: Sequence[Features]) -> None:
-        for learner in self.learners.values():
-            if isinstance(learner, LearnsUnlabelled):
-                learner.learn_unlabelled(features)
+        learn_unlabelled(self.learners.values(), features)
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]

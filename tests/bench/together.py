@@ -4,7 +4,8 @@
 
 Elec2 in the order in which it came, each batch predicted before it is learned. A table for
 river learners one event at a time, and one with a network among them, where all predict and
-learn 8 events at a time, members alone too.
+learn 8 events at a time, members alone too. A third one is of students whose teacher speaks
+of the events without a label, where only every 20th has one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ NETWORK: Table = {
     "optimizer": {"use": "adam", "lr": 0.01},
     "batch": 8,
 }
+FEW = 20
 COMBINED = ("mean", "vote", "weighted", "stacking")
 
 
@@ -60,6 +62,15 @@ def with_a_network() -> Iterator[tuple[str, Table]]:
     yield from distilled("MLP 64", NETWORK)
 
 
+def with_few_labels() -> Iterator[tuple[str, Table]]:
+    student = MEMBERS["logistic regression"]
+    yield "logistic regression", student
+    for name in ("naive Bayes", "adaptive Hoeffding tree"):
+        yield name, MEMBERS[name]
+        table = {"use": "distil", "weight": 0, "unlabelled": True, "student": student}
+        yield f"logistic regression taught by {name}", {**table, "teacher": MEMBERS[name]}
+
+
 def distilled(name: str, teacher: Table) -> Iterator[tuple[str, Table]]:
     student = MEMBERS["logistic regression"]
     for weight in (0.5, 0.9):
@@ -69,8 +80,8 @@ def distilled(name: str, teacher: Table) -> Iterator[tuple[str, Table]]:
         )
 
 
-def measured(table: Table, rows: list[tuple[Table, bool]], batch: int) -> str:
-    """Accuracy and log loss, as cells of a table."""
+def measured(table: Table, rows: list[tuple[Table, bool]], batch: int, every: int) -> str:
+    """Accuracy and log loss, as cells of a table. Of ``every`` batches one has labels."""
     tree = {
         "app": "together",
         "log": "sqlite:///none.db",
@@ -78,16 +89,19 @@ def measured(table: Table, rows: list[tuple[Table, bool]], batch: int) -> str:
         "source": {"topic": "elec2", "label": "class", "features": "*"},
         "learner": table,
     }
-    learner = components(parse(tree)).make_learner()
+    learner: Any = components(parse(tree)).make_learner()
     right, loss, count = 0, 0.0, 0
     for start in range(0, len(rows) - batch + 1, batch):
         events = [event for event, _ in rows[start : start + batch]]
         labels = [label for _, label in rows[start : start + batch]]
-        if batch == 1:
+        if batch == every == 1:
             said = learner.predict_then_learn(events, labels)
         else:
             said = learner.predict(events)
-            learner.learn(events, labels)
+            if start // batch % every == 0:
+                learner.learn(events, labels)
+            elif getattr(learner, "unlabelled_batch", 0):
+                learner.learn_unlabelled(events)
         assert said.probabilities is not None
         for value, chances, label in zip(said.values, said.probabilities, labels, strict=True):
             right += value == label
@@ -106,10 +120,15 @@ def main() -> None:
         ({k: v for k, v in event.items() if k != "class"}, event["class"] == 1)
         for event in elec2(options.rows)
     ]
-    for batch, learners in ((1, one_by_one()), (8, with_a_network())):
-        print(f"\n| {batch} at a time | accuracy | log loss |\n|---|---|---|")
+    tables = (
+        ("1 at a time", 1, 1, one_by_one()),
+        ("8 at a time", 8, 1, with_a_network()),
+        (f"every {FEW}th has a label", 1, FEW, with_few_labels()),
+    )
+    for title, batch, every, learners in tables:
+        print(f"\n| {title} | accuracy | log loss |\n|---|---|---|")
         for name, table in learners:
-            print(f"| {name} | {measured(table, rows, batch)} |", flush=True)
+            print(f"| {name} | {measured(table, rows, batch, every)} |", flush=True)
 
 
 if __name__ == "__main__":

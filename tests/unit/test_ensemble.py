@@ -11,7 +11,7 @@ import pytest
 from stream_update import plugins
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed, LineageMismatch
 from stream_update.events import Features, Predictions, Tree
-from stream_update.wraps import Distilled, Ensemble
+from stream_update.wraps import BackgroundTwin, Distilled, Ensemble, Replay
 from tests.streams import through_bytes
 
 
@@ -295,3 +295,83 @@ def test_draws_of_a_student_go_on_after_a_restart() -> None:
     back.load(through_bytes(cut.dump()))
     back.learn(events(35), labels[25:])
     assert back.learners["student"].calls == first.calls
+
+
+# -- events without a label
+
+
+class Hungry(Sure):
+    """A learner that asks for events without a label, ``hunger`` at a time."""
+
+    def __init__(self, hunger: int = 3, **options: Any) -> None:
+        super().__init__(**options)
+        self.unlabelled_batch = hunger
+        self.eaten: list[int] = []
+
+    def learn_unlabelled(self, features: Sequence[Features]) -> None:
+        self.eaten.append(len(features))
+
+
+def make_hungry(table: Mapping[str, Any], _option: str, _number: int) -> Any:
+    return "hungry", lambda: (Hungry if "hunger" in table else Sure)(**table)
+
+
+def test_events_without_a_label_reach_those_within_that_ask_for_them() -> None:
+    three, five = {"hunger": 3, "label": "a"}, {"hunger": 5, "label": "b"}
+    together = Ensemble("multiclass", [three, A, five], make_member=make_hungry)
+    taught = Distilled("multiclass", three, five, make_member=make_hungry)
+    again = Replay(lambda: Hungry(label="a"), "multiclass")
+    twin = BackgroundTwin(lambda: Hungry(label="a"))
+    twin.react("warning")
+    for made, wanted, fed in ((together, 5, 2), (taught, 5, 2), (again, 3, 1), (twin, 3, 2)):
+        assert made.unlabelled_batch == wanted
+        made.learn_unlabelled(events(wanted))
+        eaten = [one.eaten for one in made.learners.values() if isinstance(one, Hungry)]
+        assert eaten == [[wanted]] * fed
+    content = Ensemble("multiclass", [A, {"hunger": 0, "label": "a"}], make_member=make_hungry)
+    assert content.unlabelled_batch == 0
+
+
+def test_a_student_learns_what_the_teacher_says_of_events_without_a_label() -> None:
+    made, teacher, student = distilled({**A, "p": 1.0}, {**B, "batch": 2}, unlabelled=True)
+    assert made.unlabelled_batch == made.batch == 2
+    made.learn_unlabelled(events(2))
+    assert student.calls == [], "a teacher that has learned nothing has nothing to say"
+    made.learn(events(2), ["u", "v"])
+    made.learn_unlabelled(events(4))
+    assert student.calls[1:] == [["a", "a"], ["a", "a"]]
+    assert teacher.calls == [["u", "v"]], "the teacher learns labels alone"
+    made.react("reset")
+    made.learn_unlabelled(events(2))
+    assert len(student.calls) == 3, "the teacher has begun again"
+
+
+def test_a_regression_student_is_given_the_numbers_that_are_numbers() -> None:
+    made, _, student = distilled({"label": 4.0}, {"label": 0.0}, unlabelled=True, task="regression")
+    made.learn(events(1), [2.0])
+    made.learn_unlabelled(events(1))
+    assert student.calls == [[3.0], [4.0]]
+    made, _, student = distilled(
+        {"label": float("nan")}, {"label": 0.0}, unlabelled=True, task="regression"
+    )
+    made.learn(events(1), [2.0])
+    made.learn_unlabelled(events(1))
+    assert student.calls == [[2.0]]
+
+
+def test_an_event_that_the_student_cannot_learn_is_named_among_all() -> None:
+    made, _, _ = distilled({**A, "p": 1.0}, {**B, "fails": "a"}, unlabelled=True, weight=0.0)
+    made.learn(events(1), ["u"])
+    with pytest.raises(LearnerFailed) as caught:
+        made.learn_unlabelled(events(3))
+    assert caught.value.index == 0
+
+
+def test_what_a_teacher_has_learned_is_known_after_a_restart() -> None:
+    made, _, _ = distilled({**A, "p": 1.0}, B, unlabelled=True)
+    made.learn(events(1), ["u"])
+    again, _, student = distilled({**A, "p": 1.0}, B, unlabelled=True)
+    again.load(through_bytes(made.dump()))
+    again.learn_unlabelled(events(1))
+    assert again.learners["student"].calls == [["u"], ["a"]]
+    assert student.calls == []
