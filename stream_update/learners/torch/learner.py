@@ -14,7 +14,7 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.columns import Columns, Table
-from stream_update.learners.torch.fields import Fields, with_fields
+from stream_update.learners.torch.fields import Fields, check_fields, with_fields
 from stream_update.learners.torch.fusion import inputs_of
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
@@ -141,21 +141,19 @@ class TorchLearner:
         is not there.
         """
         settings = tree["settings"]
-        try:
-            recipe = Recipe(
-                settings["module"], first=settings["first"], last=settings["last"], allow=allow
-            )
-            made = cls(
-                task,
-                recipe,
-                categorical=settings["categorical"],
-                missing=settings["missing"],
-                standardise=settings["standardise"],
-                max_columns=settings["max_columns"],
-                threads=settings["threads"],
-            )
-        except ConfigError as error:
-            raise CorruptSnapshot(f"its settings cannot be: {error}") from error
+        check_fields(settings["module"])
+        recipe = Recipe(
+            settings["module"], first=settings["first"], last=settings["last"], allow=allow
+        )
+        made = cls(
+            task,
+            recipe,
+            categorical=settings["categorical"],
+            missing=settings["missing"],
+            standardise=settings["standardise"],
+            max_columns=settings["max_columns"],
+            threads=settings["threads"],
+        )
         made._take(tree, learns=False)
         return made
 
