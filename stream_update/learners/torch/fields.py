@@ -12,6 +12,7 @@ import numpy as np
 from stream_update import plugins
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.torch.checks import sizes, whole
 from stream_update.learners.torch.images import Image
 from stream_update.learners.torch.sequences import Numbers
 from stream_update.learners.torch.texts import Text
@@ -159,10 +160,12 @@ def with_fields(module: Any, fields: Mapping[str, Any] | None) -> Any:
 
 
 def check_fields(module: Mapping[str, Any]) -> None:
-    """Raise :class:`CorruptSnapshot` if a snapshot's module has fields that cannot be."""
+    """Raise :class:`CorruptSnapshot` if a snapshot's module has fields or layers that cannot be."""
     if module["use"] == "fusion":
         try:
             Fields(module.get("fields"))
+            whole("numeric", module.get("numeric", 1))
+            sizes("hidden", module.get("hidden", []), (0, MOST))
         except ConfigError as error:
             raise CorruptSnapshot(f"its settings cannot be: {error}") from error
 
