@@ -12,11 +12,12 @@ import numpy as np
 from stream_update import plugins
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.torch.checks import sizes, whole
 from stream_update.learners.torch.images import Image
 from stream_update.learners.torch.sequences import Numbers
 from stream_update.learners.torch.texts import Text
 
-__all__ = ["Fields", "Read", "with_fields"]
+__all__ = ["Fields", "Read", "check_fields", "with_fields"]
 
 KINDS: dict[str, Callable[..., Any]] = {"text": Text, "image": Image, "sequence": Numbers}
 SHORT = {"text": "text", "cnn": "image", "gru": "sequence"}
@@ -156,6 +157,17 @@ def with_fields(module: Any, fields: Mapping[str, Any] | None) -> Any:
             hint='module = "fusion", or { use = "fusion", hidden = [64] }',
         )
     return {**given, "fields": _plain(fields)}
+
+
+def check_fields(module: Mapping[str, Any]) -> None:
+    """Raise :class:`CorruptSnapshot` if a snapshot's module has fields or layers that cannot be."""
+    if module["use"] == "fusion":
+        try:
+            Fields(module.get("fields"))
+            whole("numeric", module.get("numeric", 1))
+            sizes("hidden", module.get("hidden", []), (0, MOST))
+        except ConfigError as error:
+            raise CorruptSnapshot(f"its settings cannot be: {error}") from error
 
 
 def _plain(table: Any) -> Any:

@@ -117,6 +117,7 @@ class Fusion(nn.Module):  # type: ignore[misc]
     """Encoders of the fields beside a layer for the numeric columns, then the head.
 
     A field that an event does not have is a vector that is learned, 0 at the beginning.
+    Numbers alone are events without any field.
     """
 
     def __init__(
@@ -137,12 +138,18 @@ class Fusion(nn.Module):  # type: ignore[misc]
         self.head = head
         self.last = last
 
-    def forward(self, inputs: Inputs) -> Any:
+    def forward(self, inputs: Any) -> Any:
+        if not isinstance(inputs, Inputs):
+            missing = [vector.expand(len(inputs), -1) for vector in self.missing]
+            return self._joined([self.activation(self.first(inputs)), *missing])
         vectors = [self.activation(self.first(inputs.numbers))]
         for index, encoder in enumerate(self.encoders):
             encoded = encoder(*inputs.parts[index])
             there = inputs.present[:, index : index + 1]
             vectors.append(torch.where(there, encoded, self.missing[index]))
+        return self._joined(vectors)
+
+    def _joined(self, vectors: list[Any]) -> Any:
         return self.last(self.head(torch.cat(vectors, 1)))
 
 

@@ -14,7 +14,7 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.columns import Columns, Table
-from stream_update.learners.torch.fields import Fields, with_fields
+from stream_update.learners.torch.fields import Fields, check_fields, with_fields
 from stream_update.learners.torch.fusion import inputs_of
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, device_of, fresh, on_threads
@@ -182,23 +182,21 @@ class TorchLearner:
         is not there.
         """
         settings = tree["settings"]
-        try:
-            recipe = Recipe(
-                settings["module"], first=settings["first"], last=settings["last"], allow=allow
-            )
-            made = cls(
-                task,
-                recipe,
-                categorical=settings["categorical"],
-                missing=settings["missing"],
-                standardise=settings["standardise"],
-                max_columns=settings["max_columns"],
-                threads=settings["threads"],
-                standardise_target=settings.get("standardise_target", False),
-                precision=settings.get("precision", "float32"),
-            )
-        except ConfigError as error:
-            raise CorruptSnapshot(f"its settings cannot be: {error}") from error
+        check_fields(settings["module"])
+        recipe = Recipe(
+            settings["module"], first=settings["first"], last=settings["last"], allow=allow
+        )
+        made = cls(
+            task,
+            recipe,
+            categorical=settings["categorical"],
+            missing=settings["missing"],
+            standardise=settings["standardise"],
+            max_columns=settings["max_columns"],
+            threads=settings["threads"],
+            standardise_target=settings.get("standardise_target", False),
+            precision=settings.get("precision", "float32"),
+        )
         made._take(tree, learns=False)
         return made
 
@@ -547,13 +545,10 @@ class TorchLearner:
         """That a module of ours is as large as its weights, before there is memory for it."""
         if not self._recipe.own:
             return
-        if len(self._recipe.options.get("hidden", ())) + len(self._fields) > len(found):
+        if len(self._recipe.options.get("hidden", ())) > len(found):
             raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
-        try:
-            with torch.device("meta"):
-                ghost = self._recipe.build(self._shape())
-        except ConfigError as error:
-            raise CorruptSnapshot(f"its module cannot be: {error}", hint=weights.HINT) from error
+        with torch.device("meta"):
+            ghost = self._recipe.build(self._shape())
         weights.check_shapes(ghost, found)
 
     def fingerprint(self) -> str:
@@ -572,8 +567,7 @@ class TorchLearner:
             def also(network: Network) -> None:
                 Autoencoder(pretraining, network, shape.inputs, self._seed)
 
-        nothing = self._with_fields([{}, {}], torch.zeros(2, shape.inputs))
-        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, nothing, also)
+        made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, also)
         parts = [
             self._settings(), self._optimizers.name, self._optimizers.options, self._targets.name,
             self.batch, self._training.epochs, self._training.clip_norm, self._features,

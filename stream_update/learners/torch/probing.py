@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -22,10 +21,9 @@ def probe(
     shape: Shape,
     seed: int,
     task: str,
-    nothing: Any,
     also: Callable[[Network], object] | None = None,
 ) -> bytes:
-    """The weights of a fresh module of this shape; ``nothing`` are two events for it.
+    """The weights of a fresh module of this shape.
 
     Raises :class:`ConfigError` if it cannot be built or does not answer as the task needs,
     or if two fresh ones differ, because then no replay can repeat what this one does. ``also``
@@ -50,7 +48,7 @@ def probe(
             hint="draw with torch's own generator, which is seeded while a module is built",
         )
     try:
-        answer = tuple(network.answer(nothing).shape)
+        answer = tuple(network.answer(torch.zeros(2, shape.inputs)).shape)
     except Exception as error:
         raise ConfigError(
             f"learner.module: {recipe.name} cannot answer two events of "
