@@ -1,10 +1,12 @@
 """What recommenders predict and how fast, against baselines, on the streams of tests/ratings.py.
 
-    python -m tests.bench.recommender [--events 20000] [--only ratings|clicks|updates] [--file F]
+    python -m tests.bench.recommender [--events 20000] [--file F]
+                                      [--only ratings|clicks|updates|lists]
 
 ``ratings``: RMSE, and hit rate and NDCG at 10 of what was rated above the mean so far, among all
 items that the user has not rated lately. ``clicks``: accuracy, and the same figures of what was
-taken. ``updates``: three ways to step a table of embeddings. Everything is predicted before it is
+taken. ``updates``: three ways to step a table of embeddings. ``lists``: what ranking costs where
+there are many items. Everything is predicted before it is
 learned, ours in batches of 64, the others one by one. A second is one of this process on a
 processor. ``--file``: events from a file of JSON lines with user, item and rating.
 """
@@ -204,6 +206,26 @@ def bench_updates() -> None:
         print(f"{name:<22}" + "".join(f"{cell:>10.1f}" for cell in cells))
 
 
+def bench_lists() -> None:
+    print("\nmf with 20,000 users and 20,000 items, events/s by what a list is of")
+    chance = np.random.default_rng(1)
+    for among in ("all", 100, 0):
+        learner = Recommender("regression", rank_among=among, max_items=20_000, seed=1)
+        for first in range(0, 20_000 - BATCH, BATCH):
+            known = [{"user": number, "item": number} for number in range(first, first + BATCH)]
+            learner.learn(known, [3.0] * BATCH)
+        blocks = [
+            [{"user": int(u), "item": int(i)} for u, i in chance.integers(0, 19_000, (BATCH, 2))]
+            for _ in range(100)
+        ]
+        stars = [float(star) for star in chance.integers(1, 6, BATCH)]
+        began = time.process_time()
+        for block in blocks:
+            learner.predict(block)
+            learner.learn(block, stars)
+        print(f"{among:<22}{100 * BATCH / (time.process_time() - began):>10,.0f}")
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -213,7 +235,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--only", choices=["ratings", "clicks", "updates"])
+    parser.add_argument("--only", choices=["ratings", "clicks", "updates", "lists"])
     parser.add_argument("--file", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -223,6 +245,8 @@ def main() -> None:
         bench_clicks(clicks(options.events))
     if options.only in {None, "updates"} and not options.file:
         bench_updates()
+    if options.only in {None, "lists"} and not options.file:
+        bench_lists()
 
 
 if __name__ == "__main__":

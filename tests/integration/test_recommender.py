@@ -7,17 +7,22 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import zstandard
+from msgspec.structs import replace
 
 from stream_update import ModelSubscriber
 from stream_update.assemble import Trainer, components, fresh_lane, open_log
 from stream_update.config import load
 from stream_update.errors import ConfigError
 from stream_update.follower import Model
-from stream_update.snapshot import Manifest
+from stream_update.restore import newest as newest_snapshot
+from stream_update.snapshot import Manifest, Snapshot, records, tree_digest
 from tests.programs import call, configure, elec2, start, write_jsonl
 from tests.ratings import clicks, ratings
 
@@ -148,6 +153,57 @@ def test_followers_recommend_with_what_was_learned(tmp_path: Path) -> None:
     out, _ = call("score", "-c", config, "--until-end", "--json", cwd=config.parent)
     scored = json.loads(out)
     assert (scored["predictions"], scored["dead_letters"]) == (1298, 2)
+
+
+def spoiled(genuine: Snapshot, change: Callable[[Any], None]) -> list[Any]:
+    """The records of the next snapshot, in good order but for what its learner holds."""
+    state = genuine.state()
+    change(state["learner"])
+    packed = msgspec.msgpack.encode(state)
+    payload = zstandard.compress(packed)
+    manifest = replace(
+        genuine.manifest,
+        seq=genuine.manifest.seq + 1,
+        digest=tree_digest(packed),
+        sha256=tree_digest(payload),
+        size=len(payload),
+        unpacked_size=len(packed),
+        chunks=1,
+    )
+    digest = tree_digest(msgspec.json.encode(manifest))
+    return records(Snapshot(manifest, digest, payload), "app.snapshots")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda learner: learner["settings"].update(dim=10**12),
+        lambda learner: learner["settings"].update(history=1000),
+        lambda learner: learner["model"]["users"].update(ids=["a"] * 10**6),
+        lambda learner: learner["model"].update(weights=b""),
+    ],
+    ids=["huge", "history", "ids", "weights"],
+)
+def test_a_spoiled_snapshot_leaves_the_model_as_it_is(
+    change: Callable[[Any], None], tmp_path: Path
+) -> None:
+    config = prepared(tmp_path, "app", ratings(700), **CASES["ratings"][1])
+    learn(config, until_end=True)
+    with open_log(load(config)) as log:
+        with log.reader() as reader:
+            genuine = newest_snapshot(reader, "app.snapshots", 0, "app")
+        assert genuine is not None
+        with ModelSubscriber("app", log=log) as model:
+            model.wait(60)
+            version = model.version
+            with log.appender() as appender:
+                appender.append(spoiled(genuine, change))
+            deadline = time.monotonic() + 60
+            while not model.refused and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert dict(model.refused) == {"bad-state": 1}
+            assert model.version == version
+            assert model.recommend_one("u1", 3)
 
 
 def test_the_preset_learns_ratings(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_frequent_ids_outlast_a_wave_and_leave_in_the_end() -> None:
 def test_a_row_that_changed_hands_has_another_serial_number() -> None:
     table = IdTable(2)
     rows, _ = table.admit(["a", "b"])
-    before = table.serials
+    before = table.serials.copy()
     again, fresh = table.admit(["c"])
     assert again == fresh == rows[:1]
     assert table.serials[rows[0]] > before.max()

@@ -49,7 +49,7 @@ class IdTable:
         self._rows: OrderedDict[Id, int] = OrderedDict()
         self._ids: list[Id] = [""]
         self._counts: list[int] = [0]
-        self._serials: list[int] = [0]
+        self._serials: Whole = np.zeros(64, dtype=np.int64)
         self._arrived = 0
 
     def __len__(self) -> int:
@@ -61,9 +61,10 @@ class IdTable:
     @property
     def serials(self) -> Whole:
         """For each row the number of its id in the order of arrival. A row and its serial
-        number say whether it still belongs to the id that it belonged to.
+        number say whether it still belongs to the id that it belonged to. Not to be kept: it
+        changes as ids come.
         """
-        return np.array(self._serials, dtype=np.int64)
+        return self._serials[: len(self._ids)]
 
     def id_of(self, row: int) -> Id:
         return self._ids[row]
@@ -98,7 +99,8 @@ class IdTable:
         if len(self._rows) < self.limit:
             self._ids.append("")
             self._counts.append(0)
-            self._serials.append(0)
+            if len(self._ids) > len(self._serials):
+                self._serials = np.pad(self._serials, (0, len(self._serials)))
             return len(self._ids) - 1
         while True:
             one, row = next(iter(self._rows.items()))
@@ -114,7 +116,7 @@ class IdTable:
         return {
             "ids": self._ids[1:],
             "counts": np.array(self._counts[1:], dtype=np.int64).tobytes(),
-            "serials": np.array(self._serials[1:], dtype=np.int64).tobytes(),
+            "serials": self.serials[1:].tobytes(),
             "order": np.array(list(self._rows.values()), dtype=np.int64).tobytes(),
             "arrived": self._arrived,
             "evicted": self.evicted,
@@ -136,7 +138,7 @@ class IdTable:
             raise CorruptSnapshot("the order of the ids does not name each row once")
         self._ids = ["", *ids]
         self._counts = [0, *counts.tolist()]
-        self._serials = [0, *serials.tolist()]
+        self._serials = np.concatenate([[0], serials])
         self._rows = OrderedDict((self._ids[row], row) for row in order.tolist())
         self._arrived, self.evicted = int(tree["arrived"]), int(tree["evicted"])
 
