@@ -253,6 +253,60 @@ def test_short_cuts_change_no_bit(
         assert torch.equal(held[name], other), name
 
 
+def test_only_the_answers_to_a_batch_are_kept_for_its_step() -> None:
+    events, labels = stream(64)
+    learner = made(standardise=False)
+    run(learner, events, labels)
+    network = learner._network
+    assert network is not None
+    for answered, kept in ((events[:16], True), (events, False), (events[:3], False)):
+        learner.predict(answered)
+        assert (network._answered is not None) == kept
+    learner.predict(events[:16])
+    # Other events, or the same with other numbers: nothing of these answers is learned.
+    other = made(standardise=False)
+    run(other, events, labels)
+    for one in (learner, other):
+        one.learn([{**event, "a": 0.5} for event in events[:16]], labels[:16])
+        assert one._network is not None
+        assert one._network._answered is None
+    assert learner.dump() == other.dump()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_users_layers_in_a_row_are_updated_in_one_piece(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import my_models  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def plain(inputs: int, outputs: int) -> Any:
+        return torch.nn.Sequential(
+            torch.nn.Linear(inputs, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, outputs)
+        )
+
+    monkeypatch.setattr(plain, "__module__", "my_models")
+    monkeypatch.setattr(my_models, "plain", plain, raising=False)
+    events, labels = stream(320, "regression")
+    learner = made("regression", module="my_models:plain", standardise=False)
+    run(learner, events, labels)
+    network = learner._network
+    assert network is not None
+    assert network._flat is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = plain(4, 1)
+    bare = torch.optim.Adam(net.parameters(), lr=0.01)
+    for xs, ys in batches(events, labels):
+        bare.zero_grad()
+        torch.nn.functional.mse_loss(net(floats(xs)), torch.tensor(ys).unsqueeze(1)).backward()
+        bare.step()
+    assert same(parameters(learner), {n: p.detach() for n, p in net.named_parameters()})
+    mixed = made("regression", module=own)
+    run(mixed, events, labels)
+    assert mixed._network is not None
+    assert mixed._network._flat is None, "a batch norm is no row of layers that it knows"
+
+
 def test_a_module_that_was_tampered_with_is_learned_on(own: str) -> None:
     """Whoever moves, freezes or replaces a parameter finds the optimizer with it."""
     events, labels = stream(64)
