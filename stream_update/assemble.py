@@ -270,7 +270,7 @@ def _maker_of_learner(config: Config) -> Callable[[], Described]:
         group=LEARNERS,
         seed=config.seed,
         given=given,
-        raw={"module", "optimizer"},
+        raw={"module", "optimizer", "schedule"},
     )
 
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stream_update.assemble import components
+from stream_update.config import load
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed, LineageMismatch
 from stream_update.protocols import Learner
+from tests.programs import configure
 from tests.streams import through_bytes
 
 torch: Any = pytest.importorskip("torch")
@@ -488,6 +492,27 @@ def test_what_it_is_taught_by_goes_on_from_a_dump(task: str, options: dict[str, 
     assert answers == expected
     assert cut.dump() == whole.dump()
     assert made(task, **options).fingerprint() != made(task).fingerprint()
+
+
+def test_how_it_is_taught_comes_from_the_configuration(tmp_path: Path) -> None:
+    learner = """
+use = "torch"
+module = { use = "mlp", hidden = [4] }
+optimizer = { use = "adam", lr = 0.01 }
+schedule = { use = "cosine", steps = 100, last = 0.1, warmup = 10 }
+l1 = 0.001
+ema = 0.99
+precision = "bfloat16"
+standardise_target = true
+"""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    config = configure(tmp_path, log, "app", task="regression", label="y", learner=learner)
+    made = components(load(config)).make_learner()
+    assert isinstance(made, TorchLearner)
+    training = made._training
+    assert (training.l1, training.ema, training.precision) == (0.001, 0.99, "bfloat16")
+    assert training.schedule.factor(109) == pytest.approx(0.1, abs=0.001)
+    assert made.dump()["target"] is not None
 
 
 def test_settings_that_followers_need_are_compared() -> None:
