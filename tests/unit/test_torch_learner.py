@@ -406,6 +406,7 @@ def test_averaged_weights_answer_and_are_followed(own: str) -> None:
     for module in (own, {"use": "mlp", "hidden": [8]}):
         learner = made(module=module, ema=0.9, first="body", last="head")
         mean: dict[str, Any] = {}
+        average: Any = None
         for number, (xs, ys) in enumerate(batches(events, labels)):
             learner.learn(xs, ys)
             assert learner._network is not None
