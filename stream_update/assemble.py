@@ -302,7 +302,7 @@ def _maker_of_learner(
         group=LEARNERS,
         seed=seed,
         given=given,
-        raw={"fields", "module", "optimizer", "start", "step", "pretrain", *PARTS},
+        raw={"fields", "module", "optimizer", "pretrain", "schedule", "start", "step", *PARTS},
     )
 
 

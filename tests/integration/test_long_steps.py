@@ -47,7 +47,7 @@ batch = 32
 def finished(folder: Path, log_url: str, app: str) -> tuple[dict[str, Any], list[Any]]:
     """What a trainer in this process reports, and what followers then say."""
     if log_url.startswith("kafka"):
-        options = {"log": log_url, "extra": f"max_poll_interval_ms = {PATIENCE_MS}"}
+        options: dict[str, Any] = {"log": log_url, "extra": f"max_poll_interval_ms = {PATIENCE_MS}"}
     else:
         options = {"log": f"{log_url}&max_poll_interval_ms={PATIENCE_MS}"}
     events = elec2(600)

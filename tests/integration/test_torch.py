@@ -38,6 +38,16 @@ optimizer = { use = "adam", lr = 0.01 }
 batch = 32
 """
 
+TAUGHT = """
+use = "torch"
+module = { use = "mlp", hidden = [16] }
+optimizer = { use = "adam", lr = 0.01 }
+batch = 32
+ema = 0.95
+l1 = 0.0001
+schedule = { use = "cosine", steps = 40, last = 0.2, warmup = 5 }
+"""
+
 OWN = """
 from torch import nn
 
@@ -116,6 +126,11 @@ def cases() -> dict[str, tuple[Any, dict[str, Any]]]:
     return {
         "binary": (lambda: elec2(ROWS), {}),
         "growing": (segments, {"task": "multiclass"}),
+        "taught": (lambda: elec2(1000), {"learner": TAUGHT}),
+        "without a graph": (
+            lambda: elec2(1000),
+            {"learner": NETWORK.replace(", dropout = 0.1", "")},
+        ),
         "one by one": (lambda: elec2(700), {"learner": NETWORK.replace("32", "1")}),
         "swap": (lambda: elec2(ROWS), {"extra": SWAPPING}),
     }

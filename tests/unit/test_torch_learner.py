@@ -3,13 +3,17 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stream_update.assemble import components
+from stream_update.config import load
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed, LineageMismatch
 from stream_update.protocols import Learner
+from tests.programs import configure
 from tests.streams import through_bytes
 
 torch: Any = pytest.importorskip("torch")
@@ -253,6 +257,60 @@ def test_short_cuts_change_no_bit(
         assert torch.equal(held[name], other), name
 
 
+def test_only_the_answers_to_a_batch_are_kept_for_its_step() -> None:
+    events, labels = stream(64)
+    learner = made(standardise=False)
+    run(learner, events, labels)
+    network = learner._network
+    assert network is not None
+    for answered, kept in ((events[:16], True), (events, False), (events[:3], False)):
+        learner.predict(answered)
+        assert (network._answered is not None) == kept
+    learner.predict(events[:16])
+    # Other events, or the same with other numbers: nothing of these answers is learned.
+    other = made(standardise=False)
+    run(other, events, labels)
+    for one in (learner, other):
+        one.learn([{**event, "a": 0.5} for event in events[:16]], labels[:16])
+        assert one._network is not None
+        assert one._network._answered is None
+    assert learner.dump() == other.dump()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_users_layers_in_a_row_are_updated_in_one_piece(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import my_models  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    def plain(inputs: int, outputs: int) -> Any:
+        return torch.nn.Sequential(
+            torch.nn.Linear(inputs, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, outputs)
+        )
+
+    monkeypatch.setattr(plain, "__module__", "my_models")
+    monkeypatch.setattr(my_models, "plain", plain, raising=False)
+    events, labels = stream(320, "regression")
+    learner = made("regression", module="my_models:plain", standardise=False)
+    run(learner, events, labels)
+    network = learner._network
+    assert network is not None
+    assert network._flat is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = plain(4, 1)
+    bare = torch.optim.Adam(net.parameters(), lr=0.01)
+    for xs, ys in batches(events, labels):
+        bare.zero_grad()
+        torch.nn.functional.mse_loss(net(floats(xs)), torch.tensor(ys).unsqueeze(1)).backward()
+        bare.step()
+    assert same(parameters(learner), {n: p.detach() for n, p in net.named_parameters()})
+    mixed = made("regression", module=own)
+    run(mixed, events, labels)
+    assert mixed._network is not None
+    assert mixed._network._flat is None, "a batch norm is no row of layers that it knows"
+
+
 def test_a_module_that_was_tampered_with_is_learned_on(own: str) -> None:
     """Whoever moves, freezes or replaces a parameter finds the optimizer with it."""
     events, labels = stream(64)
@@ -348,6 +406,7 @@ def test_averaged_weights_answer_and_are_followed(own: str) -> None:
     for module in (own, {"use": "mlp", "hidden": [8]}):
         learner = made(module=module, ema=0.9, first="body", last="head")
         mean: dict[str, Any] = {}
+        average: Any = None
         for number, (xs, ys) in enumerate(batches(events, labels)):
             learner.learn(xs, ys)
             assert learner._network is not None
@@ -434,6 +493,27 @@ def test_what_it_is_taught_by_goes_on_from_a_dump(task: str, options: dict[str, 
     assert answers == expected
     assert cut.dump() == whole.dump()
     assert made(task, **options).fingerprint() != made(task).fingerprint()
+
+
+def test_how_it_is_taught_comes_from_the_configuration(tmp_path: Path) -> None:
+    learner = """
+use = "torch"
+module = { use = "mlp", hidden = [4] }
+optimizer = { use = "adam", lr = 0.01 }
+schedule = { use = "cosine", steps = 100, last = 0.1, warmup = 10 }
+l1 = 0.001
+ema = 0.99
+precision = "bfloat16"
+standardise_target = true
+"""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    config = configure(tmp_path, log, "app", task="regression", label="y", learner=learner)
+    made = components(load(config)).make_learner()
+    assert isinstance(made, TorchLearner)
+    training = made._training
+    assert (training.l1, training.ema, training.precision) == (0.001, 0.99, "bfloat16")
+    assert training.schedule.factor(109) == pytest.approx(0.1, abs=0.001)
+    assert made.dump()["target"] is not None
 
 
 def test_settings_that_followers_need_are_compared() -> None:

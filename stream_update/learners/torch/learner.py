@@ -430,19 +430,6 @@ class TorchLearner:
     # -- state
 
     def dump(self) -> Tree:
-        network = self._network
-        learned: Tree = None
-        if network is not None:
-            learned = {
-                "weights": weights.write(weights.weights_of(network.module)),
-                "moments": weights.write(
-                    {}
-                    if not network.learns
-                    else weights.moments_of(network.module, network.optimizer)
-                ),
-            }
-            if network.average is not None:
-                learned["average"] = weights.write(weights.weights_of(network.average.module))
         tree = {
             "settings": self._settings(),
             "columns": self._columns.dump(),
@@ -451,7 +438,7 @@ class TorchLearner:
             "fields": self._fields.dump(),
             "steps": self.steps,
             "skipped": self.skipped,
-            "learned": learned,
+            "learned": None if self._network is None else self._network.dump(),
             "begun": None if self._start is None else self._since_start,
             "knows_labels": self._knows_labels,
             "pretraining": None if self._autoencoder is None else self._autoencoder.dump(),
@@ -519,37 +506,15 @@ class TorchLearner:
         learned = tree["learned"]
         if learned is None:
             return
-        # Who only predicts does it as the trainer does: with the average if there is one.
-        serving = "average" if "average" in learned and not learns else "weights"
-        found = weights.read(learned[serving], "weights")
-        if not learns and (name := weights.non_finite(found)):
-            raise CorruptSnapshot(
-                f"weight {name:.200} is NaN or infinite",
-                reason="non-finite",
-                hint="the model has diverged, or somebody made it so: look at its metrics",
-            )
-        self._check_size(found)
+        found = weights.served(learned, learns=learns)
+        weights.check_size(self._recipe, self._shape(), found)
         network = self._built(learns=learns)
         weights.copy_weights(network.module, found)
         if learns:
-            moments = weights.read(learned["moments"], "optimizer's moments")
-            weights.restore_moments(network.module, network.optimizer, moments)
-            if network.average is not None:
-                average = weights.read(learned["average"], "average of weights")
-                weights.copy_weights(network.average.module, average)
+            network.restore(learned)
             if self._autoencoder is not None:
                 self._autoencoder.load(tree["pretraining"])
         self._network = network
-
-    def _check_size(self, found: Mapping[str, Any]) -> None:
-        """That a module of ours is as large as its weights, before there is memory for it."""
-        if not self._recipe.own:
-            return
-        if len(self._recipe.options.get("hidden", ())) > len(found):
-            raise CorruptSnapshot("there are fewer weights than layers", hint=weights.HINT)
-        with torch.device("meta"):
-            ghost = self._recipe.build(self._shape())
-        weights.check_shapes(ghost, found)
 
     def fingerprint(self) -> str:
         """A digest of how the learner starts: its settings and a small fresh module.

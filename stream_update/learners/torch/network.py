@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from stream_update.errors import ConfigError
+from stream_update.events import Tree
+from stream_update.learners.torch import weights
 from stream_update.learners.torch.averaging import Average
 from stream_update.learners.torch.chain import Chain, Trace, slopes
 from stream_update.learners.torch.flat import Flat
@@ -206,6 +208,25 @@ class Network:
         with torch.no_grad():
             chain.backward(trace, gradient, flat.gradients)
         return True
+
+    def dump(self) -> Tree:
+        """Weights and moments, and the average if there is one."""
+        moments = {} if self._optimizer is None else weights.moments_of(self.module, self.optimizer)
+        learned = {
+            "weights": weights.write(weights.weights_of(self.module)),
+            "moments": weights.write(moments),
+        }
+        if self.average is not None:
+            learned["average"] = weights.write(weights.weights_of(self.average.module))
+        return learned
+
+    def restore(self, learned: Tree) -> None:
+        """What :meth:`dump` gave besides weights, which are there already."""
+        moments = weights.read(learned["moments"], "optimizer's moments")
+        weights.restore_moments(self.module, self.optimizer, moments)
+        if self.average is not None:
+            average = weights.read(learned["average"], "average of weights")
+            weights.copy_weights(self.average.module, average)
 
     def grow(self, inputs: int, outputs: int) -> None:
         """Make room for further inputs and outputs, where the module can have them."""

@@ -10,8 +10,19 @@ import torch
 from safetensors import SafetensorError
 
 from stream_update.errors import CorruptSnapshot
+from stream_update.events import Tree
+from stream_update.learners.torch.modules import Recipe, Shape
 
-__all__ = ["copy_weights", "moments_of", "read", "restore_moments", "weights_of", "write"]
+__all__ = [
+    "check_size",
+    "copy_weights",
+    "moments_of",
+    "read",
+    "restore_moments",
+    "served",
+    "weights_of",
+    "write",
+]
 
 HINT = "it was made with another configuration or another code of the module"
 
@@ -67,6 +78,34 @@ def copy_weights(module: Any, found: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, tensor in weights_of(module).items():
             tensor.copy_(found[name])
+
+
+def served(learned: Tree, *, learns: bool) -> dict[str, Any]:
+    """The weights that a learner has to begin with, out of a network's dump.
+
+    Who only predicts does it as the trainer does: with the average if there is one. Raises
+    :class:`CorruptSnapshot`, for such a one also if they are not all finite.
+    """
+    averaged = not learns and "average" in learned
+    found = read(learned["average" if averaged else "weights"], "weights")
+    if not learns and (name := non_finite(found)):
+        raise CorruptSnapshot(
+            f"weight {name:.200} is NaN or infinite",
+            reason="non-finite",
+            hint="the model has diverged, or somebody made it so: look at its metrics",
+        )
+    return found
+
+
+def check_size(recipe: Recipe, shape: Shape, found: Mapping[str, Any]) -> None:
+    """That a module of ours is as large as its weights, before there is memory for it."""
+    if not recipe.own:
+        return
+    if len(recipe.options.get("hidden", ())) > len(found):
+        raise CorruptSnapshot("there are fewer weights than layers", hint=HINT)
+    with torch.device("meta"):
+        ghost = recipe.build(shape)
+    check_shapes(ghost, found)
 
 
 def non_finite(found: Mapping[str, Any]) -> str:
