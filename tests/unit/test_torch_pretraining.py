@@ -115,6 +115,18 @@ def test_it_learns_what_columns_say_of_each_other_and_answers_nothing_yet() -> N
     assert learner.steps == 1
 
 
+def test_the_head_is_the_one_that_labels_alone_begin_with() -> None:
+    events, labels = stream(32)
+    plain, learner = made(optimizer={"use": "sgd", "lr": 1e-30}), made()
+    learner._optimizers = plain._optimizers
+    learner.learn_unlabelled(events[:16])
+    for one in (plain, learner):
+        one.learn(events[16:], labels[16:])
+    assert torch.equal(learner.module.last.weight, plain.module.last.weight)
+    assert not torch.equal(learner.module.first.weight, plain.module.first.weight)
+    assert bool((learner.module.last.weight != 0).all())
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_going_on_from_a_dump_is_going_on(optimizer: str) -> None:
     events, labels = stream(96)

@@ -311,7 +311,8 @@ class TorchLearner:
         inputs = self._with_fields(features, self._scaled(table))
         self._targets.observe(labels)
         targets = self._targets.tensor(labels, self._device)
-        self._knows_labels = True
+        if not self._knows_labels:
+            self._begin_head(network)
         if self._transfer is not None:
             self._transfer.hold(self._since_start)
             self._since_start += len(features)
@@ -327,6 +328,15 @@ class TorchLearner:
             self.skipped += not done
         if self._autoencoder is not None and self._autoencoder.labelled:
             self._autoencoder.learn(inputs)
+
+    def _begin_head(self, network: Network) -> None:
+        """The first labels are there. What was built before them had no room for their classes,
+        and outputs that are added are 0: let all of them be drawn, as they are without that.
+        """
+        self._knows_labels = True
+        if self._autoencoder is not None and not (self._start and self._start.head == "keep"):
+            _, drawn = self._recipe.ends(fresh(self._recipe, self._shape(), self._seed))
+            network.last.load_state_dict(drawn.state_dict())
 
     def _reconstruct(self, features: Sequence[Features]) -> None:
         network = self._meet(features, [])
