@@ -11,21 +11,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from stream_update.assemble import (
-    Trainer,
-    backfill_topics,
-    components,
-    fresh_lane,
-    open_control,
-    signing_key,
-    source_topic,
-)
+from stream_update.assemble import Trainer, open_control, signing_key
+from stream_update.components import components, fresh_lane
 from stream_update.config import Config
 from stream_update.control import Stretch, control_record
 from stream_update.errors import ConfigError
 from stream_update.events import Batch, TopicPartition, TopicSpec
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
+from stream_update.topics import backfill_topics, source_topic
 
 __all__ = ["Estimate", "backfill", "estimate", "planned"]
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from stream_update.assemble import Trainer, create_topics, open_log
+from stream_update.assemble import Trainer, open_log
 from stream_update.config import load
 from stream_update.errors import ConfigError, Fatal
 from stream_update.events import Outcomes, Record
 from stream_update.files import open_rows
 from stream_update.plot import Line, chart
 from stream_update.slots import Slot
+from stream_update.topics import create_topics
 from stream_update.view import View, summary_lines
 
 __all__ = ["ELEC2", "run_demo"]

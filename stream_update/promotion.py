@@ -18,13 +18,12 @@ import msgspec
 
 from stream_update.assemble import (
     backfill_config,
-    components,
     identity,
     open_control,
     signing_key,
-    source_topic,
     trusted_keys,
 )
+from stream_update.components import components
 from stream_update.config import Config
 from stream_update.control import Control, Pointer, Stretch, control_record
 from stream_update.errors import ConfigError, LineageMismatch, Refused, Transient
@@ -32,6 +31,7 @@ from stream_update.events import Committed, Record, TopicInfo
 from stream_update.protocols import Log, Member, Reader
 from stream_update.restore import metadata_of, newest
 from stream_update.snapshot import check_identity
+from stream_update.topics import source_topic
 
 __all__ = ["Promotion", "promote"]
 

@@ -22,6 +22,7 @@ from stream_update.errors import ConfigError
 from stream_update.events import Record, TopicPartition
 from stream_update.files import open_rows
 from stream_update.protocols import Log
+from stream_update.topics import create_topics, grow_topics
 
 __all__ = ["commands"]
 
@@ -50,7 +51,7 @@ def produce(
     """
     target = topic or config.source.topic
     with assemble.open_log(config) as log:
-        assemble.create_topics(config, log)
+        create_topics(config, log)
         if target not in log.topics():
             raise ConfigError(f"--topic: there is no topic {target!r}", hint="create it first")
         if file == "elec2":
@@ -112,8 +113,8 @@ def topics() -> None:
 def topics_create(config: Config) -> None:
     """Create those that do not exist, and add the partitions that [source] asks for."""
     with assemble.open_log(config) as log:
-        created = assemble.create_topics(config, log)
-        grown = assemble.grow_topics(config, log)
+        created = create_topics(config, log)
+        grown = grow_topics(config, log)
     for name in created:
         click.echo(f"created {name}")
     for name in grown:

@@ -22,12 +22,14 @@ from stream_update.cli.options import (
     print_json,
     reload,
 )
+from stream_update.components import components
 from stream_update.config import Config
 from stream_update.demo import run_demo
 from stream_update.events import TopicPartition
 from stream_update.freshness import WhenStale
 from stream_update.protocols import Log, Reader
 from stream_update.refusals import REASONS
+from stream_update.topics import source_topic
 from stream_update.view import View, summary_lines
 
 __all__ = ["commands"]
@@ -174,7 +176,7 @@ def score(
 @json_option
 def check(config: Config, connect: bool, as_json: bool) -> None:
     """Validate a configuration: build everything that it names, consume nothing."""
-    parts = assemble.components(config)
+    parts = components(config)
     facts: dict[str, Any] = {
         "app": config.app,
         "lineage": config.lineage_name,
@@ -184,7 +186,7 @@ def check(config: Config, connect: bool, as_json: bool) -> None:
     }
     if connect:
         with assemble.open_log(config) as log:
-            info = assemble.source_topic(config, log)
+            info = source_topic(config, log)
             facts |= {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
     if as_json:
         print_json(facts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
-from stream_update.assemble import components, fresh_lane, identity, source_topic
+from stream_update.assemble import identity
+from stream_update.components import components, fresh_lane
 from stream_update.config import Config
 from stream_update.events import Batch, Run, TopicPartition
 from stream_update.journal import Journal, RunReader
@@ -13,6 +14,7 @@ from stream_update.plans import Kit
 from stream_update.protocols import Log, Reader
 from stream_update.restore import read_range
 from stream_update.snapshot import Manifest, Snapshot
+from stream_update.topics import source_topic
 
 __all__ = ["Range", "Replay"]
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from river import datasets
 
-from stream_update.assemble import components
+from stream_update.components import components
 from stream_update.config import parse
 from stream_update.protocols import Learner
 

@@ -25,10 +25,11 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
-from stream_update.assemble import create_topics, open_log
+from stream_update.assemble import open_log
 from stream_update.config import Config, load
 from stream_update.errors import StreamUpdateError
 from stream_update.events import Record
+from stream_update.topics import create_topics
 from tests.bench import logs
 from tests.fault.witness import Offsets
 from tests.programs import configure, elec2, start

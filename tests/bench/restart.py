@@ -26,12 +26,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import Config, load
 from stream_update.events import Committed, Record
 from stream_update.plugins import open_log
 from stream_update.restore import newest
 from stream_update.slots import Slot
+from stream_update.topics import create_topics
 from tests.bench import logs
 from tests.fault.matter import LEARNERS
 from tests.programs import configure, elec2

@@ -23,7 +23,6 @@ from typing import Any
 
 from river import forest, linear_model, naive_bayes, neighbors, preprocessing, tree
 
-from stream_update.assemble import create_topics
 from stream_update.config import load
 from stream_update.events import Committed
 from stream_update.learners.river import RiverLearner
@@ -31,6 +30,7 @@ from stream_update.plugins import open_log
 from stream_update.protocols import Log, Member
 from stream_update.restore import newest
 from stream_update.snapshot import Identity, Snapshot, records, seal
+from stream_update.topics import create_topics
 from tests.programs import configure, elec2
 
 STEPS = ("freeze", "seal", "publish", "read", "thaw")

@@ -26,10 +26,11 @@ from typing import Any
 import orjson
 from river import compose, drift, linear_model, metrics, optim, preprocessing
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import load
 from stream_update.events import Record, TopicPartition
 from stream_update.plugins import open_log
+from stream_update.topics import create_topics
 from tests import broker
 from tests.programs import configure
 

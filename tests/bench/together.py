@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from stream_update.assemble import components
+from stream_update.components import components
 from stream_update.config import parse
 from tests.programs import elec2
 

@@ -40,12 +40,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from stream_update.assemble import create_topics, open_log
+from stream_update.assemble import open_log
 from stream_update.config import Config, load
 from stream_update.errors import ConfigError, StreamUpdateError
 from stream_update.events import Record, TopicPartition
 from stream_update.protocols import Log
 from stream_update.restore import read_range
+from stream_update.topics import create_topics
 from tests.broker import Broker
 from tests.fault.child import News, Request
 from tests.fault.matter import (

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from stream_update.assemble import Components, components, fresh_lane
 from stream_update.codecs import dead_letter_record, json_record
+from stream_update.components import Components, components, fresh_lane
 from stream_update.config import Config
 from stream_update.events import Batch, TopicPartition
 from stream_update.journal import JournalEntry

@@ -18,15 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import (
-    Trainer,
-    backfill_config,
-    components,
-    create_topics,
-    fresh_lane,
-    open_control,
-)
+from stream_update.assemble import Trainer, backfill_config, open_control
 from stream_update.backfill import backfill, estimate, planned
+from stream_update.components import components, fresh_lane
 from stream_update.config import Config, load
 from stream_update.control import control_record
 from stream_update.errors import ConfigError, LineageMismatch, Transient
@@ -37,6 +31,7 @@ from stream_update.proof import verify
 from stream_update.restore import newest, read_range
 from stream_update.signing import SigningKey
 from stream_update.snapshot import Manifest, state_digest
+from stream_update.topics import create_topics
 from tests.programs import call, configure, elec2, start
 
 EVENTS = 3000

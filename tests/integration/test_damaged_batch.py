@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_update.assemble import ScorerProcess, Trainer, create_topics
+from stream_update.assemble import ScorerProcess, Trainer
 from stream_update.config import Config, load
 from stream_update.errors import Unreadable
 from stream_update.events import Record, TopicPartition
@@ -16,6 +16,7 @@ from stream_update.plugins import open_log
 from stream_update.proof import verify
 from stream_update.protocols import Log
 from stream_update.restore import read_range
+from stream_update.topics import create_topics
 from tests.broker import Broker
 from tests.kafka_setting import until
 from tests.programs import configure, elec2

@@ -15,7 +15,7 @@ import pytest
 from kafka import KafkaAdminClient
 
 from stream_update import ModelSubscriber, assemble
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import Config, load
 from stream_update.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from stream_update.proof import verify
 from stream_update.proof.held import Held, held_records, republished
 from stream_update.protocols import Log
 from stream_update.restore import read_range
+from stream_update.topics import create_topics
 from tests.kafka_setting import until
 from tests.programs import call, configure, elec2
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import ScorerProcess, Trainer, create_topics
+from stream_update.assemble import ScorerProcess, Trainer
 from stream_update.config import Config, load
 from stream_update.errors import NoModelYet, Refused, StaleModel
 from stream_update.events import Record, TopicPartition, TopicSpec
@@ -24,6 +24,7 @@ from stream_update.plugins import open_log
 from stream_update.proof import verify
 from stream_update.protocols import Log
 from stream_update.restore import read_range
+from stream_update.topics import create_topics
 from tests.programs import call, configure, elec2
 
 APP = "fresh"

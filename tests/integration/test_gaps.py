@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import Config, load
 from stream_update.errors import Overtaken, Transient
 from stream_update.events import Record, TopicPartition
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.restore import newest, read_range
 from stream_update.snapshot import Manifest
+from stream_update.topics import create_topics
 from stream_update.worker import Worker
 from tests.integration.test_pipeline import pipeline
 from tests.programs import bare_loop, call, configure, elec2

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from stream_update import ModelSubscriber
 from stream_update import snapshot as container
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.bounds import Limits
 from stream_update.config import load
 from stream_update.errors import Fatal, NoModelYet, Transient
@@ -35,6 +35,7 @@ from stream_update.refusals import REASONS
 from stream_update.restore import newest, read_range
 from stream_update.signing import SigningKey
 from stream_update.snapshot import Snapshot, records, tree_digest
+from stream_update.topics import create_topics
 from tests.programs import configure, elec2
 
 APP, TOPIC = "hostile", "hostile.snapshots"

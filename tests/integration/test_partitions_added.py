@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import load
 from stream_update.events import Record
 from stream_update.plugins import open_log
 from stream_update.proof import verify
+from stream_update.topics import create_topics
 from tests.kafka_setting import until
 from tests.programs import call, configure, elec2
 

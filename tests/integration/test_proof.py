@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import Config, load
 from stream_update.errors import ConfigError
 from stream_update.events import Record
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.proof import Verdict, verify
+from stream_update.topics import create_topics
 from tests.programs import PIPELINE, call, configure, elec2
 
 EVENTS = 2000

@@ -17,7 +17,8 @@ import zstandard
 from msgspec.structs import replace
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, components, fresh_lane, open_log
+from stream_update.assemble import Trainer, open_log
+from stream_update.components import components, fresh_lane
 from stream_update.config import load
 from stream_update.errors import ConfigError
 from stream_update.follower import Model

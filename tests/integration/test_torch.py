@@ -18,7 +18,8 @@ import pytest
 from river import datasets
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, components, fresh_lane, open_log
+from stream_update.assemble import Trainer, open_log
+from stream_update.components import components, fresh_lane
 from stream_update.config import load
 from stream_update.errors import StreamUpdateError
 from stream_update.follower import Model

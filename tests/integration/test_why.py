@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stream_update import assemble
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import Config, load
 from stream_update.errors import ConfigError, LineageMismatch, LogGap, NoModelYet
 from stream_update.events import Outcomes, Record, TopicPartition
@@ -19,6 +19,7 @@ from stream_update.log.embedded import EmbeddedLog
 from stream_update.proof import Answer, held_snapshots, why
 from stream_update.protocols import Log
 from stream_update.slots import Slot
+from stream_update.topics import create_topics
 from tests.programs import call, configure, elec2
 
 EVENTS = 600

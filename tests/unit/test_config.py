@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from stream_update import assemble, plugins
+from stream_update import plugins
 from stream_update.cadence import Cadence
+from stream_update.components import components
 from stream_update.config import Config, load, parse
 from stream_update.errors import ConfigError
 
@@ -90,7 +91,7 @@ def test_errors(tree: dict[str, Any], words: tuple[str, ...]) -> None:
 )
 def test_errors_of_components(learner: dict[str, Any], words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
-        assemble.components(parse(changed(learner=learner)))
+        components(parse(changed(learner=learner)))
     message = f"{caught.value} {caught.value.hint}"
     assert all(word in message for word in words), message
 

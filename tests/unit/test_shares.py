@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_update.assemble import components, fresh_lane
 from stream_update.codecs.shares import ShareLimit
+from stream_update.components import components, fresh_lane
 from stream_update.config import Config, load, parse
 from stream_update.errors import ConfigError
 from stream_update.events import Batch

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_update.assemble import components
+from stream_update.components import components
 from stream_update.config import load
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed, LineageMismatch
 from stream_update.protocols import Learner

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stream_update.assemble import Trainer, create_topics
+from stream_update.assemble import Trainer
 from stream_update.config import load
 from stream_update.errors import LineageMismatch, Refused, Transient
 from stream_update.events import Committed, Poll, Record, TopicPartition
@@ -18,6 +18,7 @@ from stream_update.journal import Journal
 from stream_update.plugins import open_log
 from stream_update.proof import verify
 from stream_update.protocols import Log, Member, Publication, Publisher
+from stream_update.topics import create_topics
 from tests.programs import configure, elec2
 
 EVENTS = 1500

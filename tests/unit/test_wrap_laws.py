@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from stream_update import assemble, plugins
+from stream_update import plugins
+from stream_update.components import Components, allowed, components
 from stream_update.config import parse
 from stream_update.errors import ConfigError
 from stream_update.events import Predictions
@@ -95,7 +96,7 @@ CASES = [
 ONE_BY_ONE = [(task, name) for task, name in CASES if not needs_torch(name)]
 
 
-def parts(task: str, name: str, **changes: Any) -> assemble.Components:
+def parts(task: str, name: str, **changes: Any) -> Components:
     if needs_torch(name):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors")
@@ -109,7 +110,7 @@ def parts(task: str, name: str, **changes: Any) -> assemble.Components:
         "wrap": wraps,
         "seed": 3,
     }
-    return assemble.components(parse({**tree, **changes}))
+    return components(parse({**tree, **changes}))
 
 
 def stream(task: str, count: int = 120) -> tuple[list[Table], list[Any]]:
@@ -260,8 +261,8 @@ def test_own_code_of_members_may_be_in_a_snapshot_and_a_teachers_is_not_needed_t
         "learner": {"use": "ensemble", "members": [RIVER["binary"], taught]},
     }
     config = parse(tree)
-    assert assemble._allowed(config) == [Fraction, Decimal]
-    assert assemble._allowed(config, serving=True) == [Decimal]
+    assert allowed(config) == [Fraction, Decimal]
+    assert allowed(config, serving=True) == [Decimal]
 
 
 @pytest.mark.parametrize(
