@@ -333,7 +333,8 @@ class Held(NamedTuple):
 class Transfer:
     """A start at work in one network: weights taken, held, and held near.
 
-    ``names`` are the columns of the network, and ``tensor`` makes its inputs of events.
+    ``names`` are the columns of the network, and ``tensor`` makes its inputs of events. It
+    has ``grown`` if columns may have come behind those that it began with.
     Raises :class:`ConfigError` if the base does not fit.
     """
 
@@ -344,6 +345,8 @@ class Transfer:
         network: Network,
         names: Sequence[str],
         tensor: Callable[[Sequence[Features]], Any],
+        *,
+        grown: bool = False,
     ) -> None:
         if not recipe.last:
             raise ConfigError(
@@ -356,7 +359,7 @@ class Transfer:
         self._tensor = tensor
         self._head = recipe.last
         self._first = f"{recipe.first}.weight"
-        self._at = self._places(names)
+        self._at = self._places(names, grown=grown)
         self._own = weights.weights_of(network.module)
         self._base = {
             name: self._match(name, part)
@@ -384,7 +387,7 @@ class Transfer:
                 elif name == self._first and self._at is not None:
                     # What the base answers stays as it is, whatever the other columns hold.
                     part.zero_()
-                    part[:, self._at] = base
+                    part[: len(base), self._at] = base
                 else:
                     part[: len(base)] = base
 
@@ -492,11 +495,17 @@ class Transfer:
     def _in_head(self, name: str) -> bool:
         return name == self._head or name.startswith(f"{self._head}.")
 
-    def _places(self, names: Sequence[str]) -> Any:
-        """Where the base's inputs are among the network's; None if it does not name them."""
+    def _places(self, names: Sequence[str], *, grown: bool) -> Any:
+        """Where the base's inputs are among the network's; None if that cannot be told."""
         start = self._start
         if not start.base.columns:
-            return None
+            found = start.base.weights.get(start.theirs(self._first))
+            if found is None or found.ndim != 2:  # noqa: PLR2004 - outputs and inputs
+                return None
+            # Without names they are as many as the network began with.
+            count = found.shape[1]
+            known = count <= len(names) if grown else count == len(names)
+            return torch.arange(count) if known else None
         theirs = start.names
         place = {column: index for index, column in enumerate(names)}
         lacking = [column for column in theirs if column not in place]

@@ -1,0 +1,223 @@
+"""Options of a torch learner that meet: none of them may break what each keeps alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_update.events import Features
+from tests.streams import through_bytes
+
+torch: Any = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+import safetensors.torch  # noqa: E402
+
+from stream_update.learners.torch import TorchLearner  # noqa: E402
+
+Options = dict[str, Any]
+Act = tuple[str, list[Features], list[Any]]
+"""What is done to a learner: with which events, and with which labels."""
+
+BATCH = 8
+NAMES = ["a", "b", "c"]
+MLP = {"use": "mlp", "hidden": [6, 5]}
+PRETRAIN = {"mask": 0.4, "batch": BATCH}
+L2_SP = {"use": "l2-sp", "alpha": 0.1, "beta": 0.01}
+WORDS = {"body": {"use": "text", "buckets": 16, "dim": 3}}
+TRAIL = {"trail": {"use": "sequence", "width": 1, "max_length": 4, "dim": 3}}
+PIXELS = {"picture": {"use": "image", "shape": [2, 2, 1], "channels": [2], "dim": 2}}
+
+CHOICES: dict[str, list[Options]] = {
+    "task": [{"task": "binary"}, {"task": "multiclass"}, {"task": "regression"}],
+    "optimizer": [
+        {"optimizer": {"use": "sgd", "lr": 0.05}},
+        {"optimizer": {"use": "sgd", "lr": 0.05, "momentum": 0.9}},
+        {"optimizer": {"use": "adagrad", "lr": 0.05, "initial_accumulator_value": 0.1}},
+        {"optimizer": {"use": "rmsprop", "lr": 0.01, "centered": True}},
+        {"optimizer": {"use": "adam", "lr": 0.01, "amsgrad": True}},
+        {"optimizer": {"use": "adamw", "lr": 0.01}},
+    ],
+    "schedule": [{}, {"schedule": {"use": "cosine", "steps": 9, "last": 0.2, "warmup": 2}}],
+    "ema": [{}, {"ema": 0.8}],
+    "bounds": [{}, {"l1": 0.01}, {"clip_norm": 0.5}, {"l1": 0.01, "clip_norm": 0.5}],
+    "inputs": [{}, {"standardise": False}, {"missing": "mask"}, {"categorical": ["k"]}],
+    "targets": [{}, {"standardise_target": True}],
+    "epochs": [{}, {"epochs_per_batch": 2}],
+    "precision": [{}, {}, {"precision": "bfloat16"}],
+    "module": [
+        {"module": MLP},
+        {"module": MLP},
+        {"module": {**MLP, "activation": "gelu"}},
+        {"module": {**MLP, "dropout": 0.3}},
+        {"module": "linear"},
+        {"module": "fusion", "fields": WORDS | TRAIL},
+        {"module": {"use": "fusion", "hidden": [4], "dropout": 0.3}, "fields": PIXELS | WORDS},
+    ],
+    "start": [
+        {},
+        {},
+        {"start": {"freeze": 2 * BATCH}},
+        {"start": {"freeze": "all", "anchor": L2_SP}},
+        {"start": {"freeze": 3 * BATCH, "lr_scale": 0.5, "head": "keep"}},
+        {"start": {"head": "keep"}},
+        {"start": {"anchor": L2_SP, "lr_scale": 0.5}},
+        {"start": {"features": None, "freeze": BATCH}},
+        {"start": {"features": None, "anchor": L2_SP}},
+    ],
+    "pretrain": [
+        {},
+        {"pretrain": PRETRAIN},
+        {"pretrain": {**PRETRAIN, "labelled": True}},
+        {"pretrain": {**PRETRAIN, "labelled": True, "optimizer": {"use": "sgd", "lr": 0.1}}},
+    ],
+}
+
+
+def chosen(number: int) -> Options:
+    """One option of each kind, as far as they go together."""
+    chance = random.Random(number)
+    options: Options = {"batch": BATCH, "seed": number}
+    for kinds in CHOICES.values():
+        options |= chance.choice(kinds)
+    layers = options["module"]
+    if options["task"] != "regression" or options.get("start", {}).get("head") == "keep":
+        options.pop("standardise_target", None)
+    if "fields" in options or layers == "linear":
+        options.pop("pretrain", None)
+    if "fields" in options:
+        options.pop("start", None)
+    if layers == "linear" and options.get("start", {}).get("head") != "keep":
+        options.pop("start", None)
+    if options.get("start", {}).get("features", NAMES) is None and "missing" in options:
+        del options["missing"]
+    return options
+
+
+def base(where: Path, options: Options) -> Options:
+    """The options with a start from a file, for which they may name no file."""
+    if "start" not in options:
+        return options
+    torch.manual_seed(1)
+    count = 3 if options["task"] == "multiclass" else 1
+    sizes = {"first": (6, 3), "hidden1": (5, 6), "last": (count, 5)}
+    if options["module"] == "linear":
+        sizes = {"only": (count, 3)}
+    tensors = {f"{name}.weight": torch.randn(size) / 2 for name, size in sizes.items()}
+    tensors |= {f"{name}.bias": torch.randn(size[0]) / 2 for name, size in sizes.items()}
+    told = {"classes": '["x", "y", "z"]'}
+    safetensors.torch.save_file(tensors, where, metadata=told)
+    table = {"use": "safetensors", "file": str(where), "features": NAMES, **options["start"]}
+    missing = {"missing": "mean"} if options.get("missing") else {}
+    return options | missing | {"start": table}
+
+
+def event(chance: random.Random, names: Sequence[str]) -> Features:
+    """Numbers, some of them missing, a category and three fields."""
+    made: Features = {name: chance.gauss(1, 2) for name in names}
+    if len(names) > len(NAMES):
+        made["k"] = chance.choice([1, 2, 3])
+        if chance.random() < 0.2:
+            del made["b"]
+    made["body"] = chance.choice(["rain and fog", "sun", "wind, rain"])
+    made["trail"] = [chance.random() for _ in range(chance.randrange(3))]
+    if chance.random() < 0.7:
+        made["picture"] = [chance.randrange(256) for _ in range(4)]
+    return made
+
+
+def label(task: str, features: Features, classes: str) -> Any:
+    total = features["a"] + features["c"]
+    if task == "regression":
+        return 3.0 + total / 2
+    return total > 2 if task == "binary" else classes[int(abs(total)) % len(classes)]
+
+
+def acts(options: Options, seed: int) -> list[Act]:
+    """Events with and without labels, more columns and classes later on, and a reset."""
+    chance = random.Random(seed)
+    apart = {"body", "trail", "picture"} - set(options.get("fields", {}))
+    unlabelled = "pretrain" in options
+    done: list[Act] = []
+    for number in range(14):
+        late = number > 5
+        events = [event(chance, [*NAMES, "d"] if late else NAMES) for _ in range(BATCH)]
+        events = [{k: v for k, v in one.items() if k not in apart} for one in events]
+        labels = [label(options["task"], one, "xyzuv" if late else "xyz") for one in events]
+        without = unlabelled and (number in {0, 1} or number % 3 == 0)
+        done.append(("without", events, []) if without else ("learn", events, labels))
+    if options.get("start", {}).get("features", NAMES) is not None:
+        # It could not begin with events that have more columns than a base without names.
+        done.insert(11, ("reset", [], []))
+    return done
+
+
+def go_on(
+    learner: TorchLearner,
+    script: Sequence[Act],
+    before: Callable[[TorchLearner, list[Features]], TorchLearner],
+) -> tuple[Any, Any]:
+    """What it says after each act, and what it is in the end."""
+    probe = [one for _, events, _ in script for one in events[:2]]
+    said = []
+    for what, events, labels in script:
+        learner = before(learner, events)
+        if what == "reset":
+            learner.react("reset")
+        elif what == "without":
+            learner.learn_unlabelled(events)
+        else:
+            learner.learn(events, labels)
+        said.append(learner.predict(probe))
+    return said, learner.dump()
+
+
+MEETINGS: list[Options] = [
+    {"task": "multiclass", "module": "linear", "start": {"head": "keep"}},
+    {"task": "multiclass", "module": MLP, "start": {"head": "keep", "freeze": 3 * BATCH}},
+    {"task": "multiclass", "module": MLP, "start": {"features": None, "anchor": L2_SP}},
+    {"task": "binary", "module": MLP, "clip_norm": 0.5, "start": {"freeze": 2 * BATCH}},
+    {"task": "regression", "module": MLP, "standardise": False, "standardise_target": True},
+]
+"""What the draws leave out."""
+
+
+@pytest.mark.parametrize("number", range(36 + len(MEETINGS)))
+def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path) -> None:
+    met = {"batch": BATCH, **MEETINGS[number]} if number < len(MEETINGS) else chosen(number)
+    options = base(tmp_path / "base", met)
+    script = acts(options, number)
+    others = [one for _, events, _ in acts(options, 99) for one in events]
+
+    def fresh() -> TorchLearner:
+        return TorchLearner(**options)
+
+    def asked(learner: TorchLearner, events: list[Features]) -> TorchLearner:
+        learner.predict(events)
+        for some in (others[:BATCH], events[::-1], events[:3], [*events, *others[-2:]], []):
+            learner.predict(some)
+        learner.predict(events) if number % 2 else learner.predict(others[-BATCH:])
+        return learner
+
+    def dumped(learner: TorchLearner, events: list[Features]) -> TorchLearner:
+        learner.predict(events)
+        learner.dump()
+        return learner
+
+    def cut(learner: TorchLearner, events: list[Features]) -> TorchLearner:
+        tree = through_bytes(learner.dump())
+        other = fresh()
+        other.load(tree)
+        assert other.dump() == tree
+        follower = TorchLearner.restored(tree, options["task"])
+        assert follower.predict(others) == other.predict(others) == learner.predict(others)
+        other.predict(events)
+        return other
+
+    whole = go_on(fresh(), script, lambda learner, _: learner)
+    for before in (asked, dumped, cut):
+        assert go_on(fresh(), script, before) == whole
