@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stream_update.errors import LearnerFailed
 from stream_update.events import Features
 from tests.streams import through_bytes
 
@@ -221,3 +222,70 @@ def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path
     whole = go_on(fresh(), script, lambda learner, _: learner)
     for before in (asked, dumped, cut):
         assert go_on(fresh(), script, before) == whole
+
+
+def test_an_average_begins_with_what_was_learned_without_labels() -> None:
+    options: Options = {"module": MLP, "ema": 0.9, "pretrain": PRETRAIN, "batch": BATCH}
+    learner = TorchLearner("multiclass", **options)
+    for what, events, labels in acts({"task": "multiclass", "pretrain": PRETRAIN}, 1)[:3]:
+        if what == "without":
+            learner.learn_unlabelled(events)
+            continue
+        before = learner.module.first.weight.detach().clone()
+        learner.learn(events, labels)
+        network = learner._network
+        assert network is not None
+        assert network.average is not None
+        after = learner.module.first.weight.detach()
+        assert torch.equal(network.average.module.first.weight, before.lerp(after, 0.9))
+
+
+@pytest.mark.parametrize("fields", [None, WORDS | TRAIL | PIXELS])
+def test_no_events_have_no_answers(fields: Options | None) -> None:
+    options: Options = {"module": "fusion", "fields": fields} if fields else {"module": MLP}
+    _, events, labels = acts({"task": "binary", "fields": fields or {}}, 1)[0]
+    learner, other = (TorchLearner("binary", batch=BATCH, **options) for _ in range(2))
+    learner.learn(events, labels)
+    other.load(through_bytes(learner.dump()))
+    assert other.predict([]) == ([], [])
+    other.learn([], [])
+    assert other.dump() == learner.dump()
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_a_number_that_no_network_can_take_is_missing(standardise: bool) -> None:
+    def made() -> TorchLearner:
+        return TorchLearner("binary", MLP, batch=BATCH, features=NAMES, standardise=standardise)
+
+    learner, other = made(), made()
+    for _, events, labels in acts({"task": "binary"}, 1)[:4]:
+        learner.learn([*events[1:], events[0] | {"a": 1e200}], labels)
+        other.learn([*events[1:], {k: v for k, v in events[0].items() if k != "a"}], labels)
+        loaded = made()
+        loaded.load(through_bytes(learner.dump()))
+        assert loaded.dump() == learner.dump() == other.dump()
+        assert loaded.predict(events) == other.predict(events)
+    assert learner.skipped == 0
+
+
+def test_a_label_that_no_network_can_take_is_left_out() -> None:
+    learner = TorchLearner("regression", MLP, batch=BATCH, standardise_target=True)
+    for _, events, labels in acts({"task": "regression"}, 1)[:2]:
+        learner.learn(events, [*labels[1:], 1e200])
+        loaded = TorchLearner("regression", MLP, batch=BATCH, standardise_target=True)
+        loaded.load(through_bytes(learner.dump()))
+        learner.learn(events, labels)
+        loaded.learn(events, labels)
+        assert loaded.dump() == learner.dump()
+    assert learner.skipped == 2
+
+
+def test_what_was_refused_has_not_spoiled_the_columns() -> None:
+    _, events, labels = acts({"task": "binary"}, 1)[0]
+    learner = TorchLearner("binary", MLP, batch=BATCH)
+    learner.learn(events, labels)
+    with pytest.raises(LearnerFailed, match="feature 'a' is a list") as caught:
+        learner.learn([events[0] | {"e": 1.0}, {"a": []}], labels[:2])
+    assert caught.value.index == 1
+    learner.learn([one | {"e": 1.0} for one in events], labels)
+    assert learner.columns == [*NAMES, "e"]
