@@ -246,7 +246,7 @@ class TorchLearner:
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         network = self._network
-        if network is None or not self._knows_labels:
+        if network is None or not self._knows_labels or not features:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
@@ -337,6 +337,9 @@ class TorchLearner:
         if self._autoencoder is not None and not (self._start and self._start.head == "keep"):
             _, drawn = self._recipe.ends(fresh(self._recipe, self._shape(), self._seed))
             network.last.load_state_dict(drawn.state_dict())
+        if network.average is not None:
+            # What has been learned without labels is where it begins.
+            weights.copy_weights(network.average.module, weights.weights_of(network.module))
 
     def _reconstruct(self, features: Sequence[Features]) -> None:
         network = self._meet(features, [])
