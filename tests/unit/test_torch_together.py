@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ pytest.importorskip("safetensors")
 import safetensors.torch  # noqa: E402
 
 from stream_update.learners.torch import TorchLearner  # noqa: E402
+from stream_update.learners.torch.steps import Batch  # noqa: E402
 
 Options = dict[str, Any]
 Act = tuple[str, list[Features], list[Any]]
@@ -187,10 +191,8 @@ MEETINGS: list[Options] = [
 """What the draws leave out."""
 
 
-@pytest.mark.parametrize("number", range(36 + len(MEETINGS)))
-def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path) -> None:
-    met = {"batch": BATCH, **MEETINGS[number]} if number < len(MEETINGS) else chosen(number)
-    options = base(tmp_path / "base", met)
+def check(options: Options, number: int) -> None:
+    """Cut, dump and ask a learner everywhere: it goes on as one that was left alone."""
     script = acts(options, number)
     others = [one for _, events, _ in acts(options, 99) for one in events]
 
@@ -201,7 +203,7 @@ def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path
         learner.predict(events)
         for some in (others[:BATCH], events[::-1], events[:3], [*events, *others[-2:]], []):
             learner.predict(some)
-        learner.predict(events) if number % 2 else learner.predict(others[-BATCH:])
+        learner.predict(events if number % 2 else others[-BATCH:])
         return learner
 
     def dumped(learner: TorchLearner, events: list[Features]) -> TorchLearner:
@@ -214,7 +216,7 @@ def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path
         other = fresh()
         other.load(tree)
         assert other.dump() == tree
-        follower = TorchLearner.restored(tree, options["task"])
+        follower = TorchLearner.restored(tree, options["task"], allow=[mine])
         assert follower.predict(others) == other.predict(others) == learner.predict(others)
         other.predict(events)
         return other
@@ -222,6 +224,67 @@ def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path
     whole = go_on(fresh(), script, lambda learner, _: learner)
     for before in (asked, dumped, cut):
         assert go_on(fresh(), script, before) == whole
+
+
+@pytest.mark.parametrize("number", range(26 + len(MEETINGS)))
+def test_all_that_the_future_depends_on_is_in_a_dump(number: int, tmp_path: Path) -> None:
+    met = {"batch": BATCH, **MEETINGS[number]} if number < len(MEETINGS) else chosen(number)
+    check(base(tmp_path / "base", met), number)
+
+
+def mine(inputs: int, outputs: int) -> Any:
+    """A module with running statistics, and with parts that only learn in a mood."""
+    layers = OrderedDict(
+        first=torch.nn.Linear(inputs, 6),
+        norm=torch.nn.BatchNorm1d(6),
+        relu=torch.nn.ReLU(),
+        dropout=torch.nn.Dropout(0.2),
+        hidden1=torch.nn.Linear(6, 5, bias=False),
+        tanh=torch.nn.Tanh(),
+        last=torch.nn.Linear(5, outputs),
+    )
+    return torch.nn.Sequential(layers)
+
+
+def mixed(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Batch], Any]:
+    """A step of one's own that draws."""
+
+    def step(module: Any, batch: Batch) -> Any:
+        moved = batch.inputs + torch.rand_like(batch.inputs) / 9
+        return loss(module(moved), batch.targets) + loss(module(batch.inputs), batch.targets)
+
+    return step
+
+
+MINE: list[Options] = [
+    {"task": "multiclass"},
+    {"task": "binary", "step": "my_models:mixed", "clip_norm": 0.5},
+    {"task": "multiclass", "pretrain": {**PRETRAIN, "labelled": True}, "ema": 0.8},
+    {"task": "binary", "start": {"freeze": 2 * BATCH}, "ema": 0.8, "pretrain": PRETRAIN},
+    {"task": "multiclass", "start": {"freeze": "all", "head": "keep"}, "pretrain": PRETRAIN},
+    {"task": "regression", "start": {"freeze": BATCH, "anchor": L2_SP}, "standardise_target": True},
+]
+
+
+@pytest.mark.parametrize("number", range(len(MINE)))
+def test_a_module_of_ones_own_is_no_exception(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("my_models")
+    for made in (mine, mixed):
+        monkeypatch.setattr(made, "__module__", module.__name__)
+        setattr(module, made.__name__, made)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    options = MINE[number]
+    if "start" in options:
+        torch.manual_seed(2)
+        count = 3 if options["task"] == "multiclass" else 1
+        told = {"classes": '["x", "y", "z"]'}
+        safetensors.torch.save_file(mine(3, count).state_dict(), tmp_path / "base", metadata=told)
+        table = {"use": "safetensors", "file": str(tmp_path / "base"), "features": NAMES}
+        options = options | {"start": table | options["start"]}
+    own = {"module": "my_models:mine", "first": "first", "last": "last", "batch": BATCH}
+    check(own | options, number)
 
 
 def test_an_average_begins_with_what_was_learned_without_labels() -> None:
