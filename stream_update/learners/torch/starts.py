@@ -126,7 +126,13 @@ class Start:
                 f"is {task!r}",
                 hint='head = "new"',
             )
-        if head == "keep" and task == "multiclass" and self.base.classes is None:
+        if self.base.deviations and (head == "keep" or joint is not None):
+            raise ConfigError(
+                f"learner.start.{'head' if head == 'keep' else 'joint'}: the base was made with "
+                "standardise_target, so its head says standard deviations and no numbers",
+                hint='head = "new" without joint',
+            )
+        if head == "keep" and task == "multiclass" and not self.base.classes:
             raise ConfigError(
                 "learner.start.head: the file does not say what the base's classes are",
                 hint='metadata "classes", a JSON list, or head = "new"',
