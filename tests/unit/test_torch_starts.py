@@ -343,6 +343,32 @@ def test_a_base_of_raw_numbers_says_nothing_of_their_deviation(tmp_path: Path) -
     assert torch.equal(whole.tensor(events), base._tensor(events))
 
 
+def test_a_base_with_fields_answers_as_it_did(tmp_path: Path) -> None:
+    fields = {
+        "body": {"use": "text", "buckets": 16, "dim": 3},
+        "trail": {"use": "sequence", "dim": 3},
+    }
+    events, labels = stream(64)
+    events = [{**event, "body": "sun", "trail": [event["b"] * 9 + 50] * 2} for event in events]
+    options: dict[str, Any] = {"module": "fusion", "fields": fields}
+    base = made(**options)
+    run(base, events, labels)
+    file = snapshot(tmp_path / "base.snapshot", base)
+    table = {"use": "snapshot", "file": str(file), "head": "keep"}
+    learner = made(table, **options)
+    assert learner.predict(events) == base.predict(events)
+    assert made({**table, "standardiser": 0}, **options).predict(events) != base.predict(events)
+    run(learner, events, labels)
+    other = made(table, **options)
+    other.load(through_bytes(learner.dump()))
+    assert other.predict(events) == learner.predict(events)
+    source = tmp_path / "source.jsonl"
+    source.write_text("".join(json.dumps({**x, "y": True}) + "\n" for x in events))
+    table = {**table, "source": {"file": str(source), "label": "y"}}
+    with pytest.raises(ConfigError, match="Fisher information of fields is not estimated"):
+        made({**table, "anchor": {"use": "ewc", "alpha": 1.0}}, **options)
+
+
 def test_what_the_base_knew_of_means_gives_way(tmp_path: Path) -> None:
     events, labels = stream(160)
     base = made()

@@ -43,6 +43,8 @@ class Base(NamedTuple):
     fisher: Mapping[str, Any]
     digest: str
     deviations: bool = False
+    fields: Tree = None
+    """As :meth:`~.fields.Fields.dump` gives it, None if it is not known."""
 
 
 def read_base(use: str, file: str, features: Sequence[str] | None, sha256: str) -> Base:
@@ -131,6 +133,7 @@ def _from_snapshot(path: Path, digest: str) -> Base:
         {},
         digest,
         settings.get("standardise_target", False),
+        tree["fields"] if settings["standardise"] else None,
     )
 
 

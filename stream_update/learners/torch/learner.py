@@ -162,7 +162,7 @@ class TorchLearner:
         self.skipped = 0
         classes = self._classes
         if self._start is not None:
-            self._start.begin(self._columns, self._scaler)
+            self._start.begin(self._columns, self._scaler, self._fields)
             classes = [*self._start.classes, *classes]
         self._columns.declare(self._features)
         self._targets = Targets(

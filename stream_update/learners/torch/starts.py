@@ -14,6 +14,7 @@ from stream_update.events import Features, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.bases import Source, read_base
 from stream_update.learners.torch.columns import Columns
+from stream_update.learners.torch.fields import Fields
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, fresh
 from stream_update.learners.torch.scaling import Scaler
@@ -195,8 +196,10 @@ class Start:
         """Plain values that tell this start from every other."""
         return self._options
 
-    def begin(self, columns: Columns, scaler: Scaler) -> None:
+    def begin(self, columns: Columns, scaler: Scaler, fields: Fields) -> None:
         """Let them know the inputs of the base as it knew them, if it says which these are."""
+        if self.base.fields and self._standardiser:
+            fields.begin(self.base.fields, self._standardiser)
         if self.base.columns:
             columns.load(self.base.columns)
             if self.base.scaler is not None and self._standardiser:
@@ -450,6 +453,11 @@ class Transfer:
         if anchor.use == "ewc":
             if whole is not None:
                 assert start.source is not None
+                if self._recipe.fields:
+                    raise ConfigError(
+                        "learner.start.anchor: the Fisher information of fields is not estimated",
+                        hint='l2-sp, or a file with "fisher.NAME" for each weight and no source',
+                    )
                 fisher = whole.fisher(start.source)
             else:
                 fisher = {name: start.base.fisher.get(start.theirs(name)) for name in self._held}
