@@ -354,7 +354,7 @@ def test_a_base_with_fields_answers_as_it_did(tmp_path: Path) -> None:
     base = made(**options)
     run(base, events, labels)
     file = snapshot(tmp_path / "base.snapshot", base)
-    table = {"use": "snapshot", "file": str(file), "head": "keep"}
+    table: dict[str, Any] = {"use": "snapshot", "file": str(file), "head": "keep"}
     learner = made(table, **options)
     assert learner.predict(events) == base.predict(events)
     assert made({**table, "standardiser": 0}, **options).predict(events) != base.predict(events)
