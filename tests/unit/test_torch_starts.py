@@ -307,6 +307,68 @@ def test_a_base_from_another_lineage(tmp_path: Path, kind: str) -> None:
         made({**table, "head": "new"}, task="multiclass").fingerprint()
 
 
+def test_a_base_with_an_average_begins_as_it_answered(tmp_path: Path) -> None:
+    events, labels = stream(160)
+    base = made(ema=0.9)
+    run(base, events, labels)
+    file = snapshot(tmp_path / "base.snapshot", base)
+    learner = made({"use": "snapshot", "file": str(file), "head": "keep"})
+    assert learner.predict(events) == base.predict(events)
+
+
+def test_a_base_that_was_only_pretrained(tmp_path: Path) -> None:
+    events, _ = stream(32)
+    base = made(task="multiclass", ema=0.9, pretrain={"batch": 16})
+    base.learn_unlabelled(events[:16])
+    base.learn_unlabelled(events[16:])
+    file = snapshot(tmp_path / "base.snapshot", base, task="multiclass")
+    table = {"use": "snapshot", "file": str(file)}
+    learner = made({**table, "freeze": "all"}, task="multiclass")
+    learner.learn(events[:16], ["low", "high"] * 8)
+    assert torch.equal(learner.module.first.weight, base.module.first.weight)
+    with pytest.raises(ConfigError, match="does not say what the base's classes are"):
+        made({**table, "head": "keep"}, task="multiclass")
+
+
+def test_a_base_of_raw_numbers_says_nothing_of_their_deviation(tmp_path: Path) -> None:
+    events, labels = stream(160)
+    base = made(standardise=False)
+    run(base, events, labels)
+    file = snapshot(tmp_path / "base.snapshot", base)
+    table = {"use": "snapshot", "file": str(file), "head": "keep"}
+    learner = made(table, standardise=False)
+    assert learner.predict(events) == base.predict(events)
+    assert learner._start is not None
+    whole = learner._start.whole(learner._recipe)
+    assert torch.equal(whole.tensor(events), base._tensor(events))
+
+
+def test_a_base_with_fields_answers_as_it_did(tmp_path: Path) -> None:
+    fields = {
+        "body": {"use": "text", "buckets": 16, "dim": 3},
+        "trail": {"use": "sequence", "dim": 3},
+    }
+    events, labels = stream(64)
+    events = [{**event, "body": "sun", "trail": [event["b"] * 9 + 50] * 2} for event in events]
+    options: dict[str, Any] = {"module": "fusion", "fields": fields}
+    base = made(**options)
+    run(base, events, labels)
+    file = snapshot(tmp_path / "base.snapshot", base)
+    table: dict[str, Any] = {"use": "snapshot", "file": str(file), "head": "keep"}
+    learner = made(table, **options)
+    assert learner.predict(events) == base.predict(events)
+    assert made({**table, "standardiser": 0}, **options).predict(events) != base.predict(events)
+    run(learner, events, labels)
+    other = made(table, **options)
+    other.load(through_bytes(learner.dump()))
+    assert other.predict(events) == learner.predict(events)
+    source = tmp_path / "source.jsonl"
+    source.write_text("".join(json.dumps({**x, "y": True}) + "\n" for x in events))
+    table = {**table, "source": {"file": str(source), "label": "y"}}
+    with pytest.raises(ConfigError, match="Fisher information of fields is not estimated"):
+        made({**table, "anchor": {"use": "ewc", "alpha": 1.0}}, **options)
+
+
 def test_what_the_base_knew_of_means_gives_way(tmp_path: Path) -> None:
     events, labels = stream(160)
     base = made()
@@ -499,3 +561,13 @@ def test_a_head_that_says_numbers_is_not_taken_for_one_that_says_deviations(
     made(table, "regression", standardise_target=True)
     with pytest.raises(ConfigError, match=r"learner\.start\.head: the base's head says numbers"):
         made({**table, "head": "keep"}, "regression", standardise_target=True)
+    events, _ = stream(16)
+    base = made(None, "regression", standardise_target=True)
+    base.learn(events, [event["a"] for event in events])
+    file = snapshot(tmp_path / "base.snapshot", base, task="regression")
+    table = {"use": "snapshot", "file": str(file)}
+    made(table, "regression").learn(events, [event["a"] for event in events])
+    with pytest.raises(ConfigError, match=r"start\.head: the base was made with standardise_t"):
+        made({**table, "head": "keep"}, "regression")
+    with pytest.raises(ConfigError, match=r"start\.joint: the base was made with standardise_t"):
+        made({**table, "joint": {}}, "regression")

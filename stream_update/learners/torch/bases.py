@@ -31,7 +31,8 @@ class Base(NamedTuple):
     names are not known; ``scaler`` is as :meth:`~.scaling.Scaler.dump` gives it, None if there
     is none; ``classes`` are the outputs in order, None if they are not known. ``fisher`` has
     the diagonal of the Fisher information of each weight, if the file has it. ``digest`` is
-    the SHA-256 of the file.
+    the SHA-256 of the file. The head of a base with ``deviations`` says numbers as they are
+    apart from a mean, in standard deviations.
     """
 
     weights: Mapping[str, Any]
@@ -41,6 +42,9 @@ class Base(NamedTuple):
     task: str | None
     fisher: Mapping[str, Any]
     digest: str
+    deviations: bool = False
+    fields: Tree = None
+    """As :meth:`~.fields.Fields.dump` gives it, None if it is not known."""
 
 
 def read_base(use: str, file: str, features: Sequence[str] | None, sha256: str) -> Base:
@@ -118,14 +122,18 @@ def _from_snapshot(path: Path, digest: str) -> Base:
         tree = plugins.resolve(wrap, "learner.start", WRAPS).serving(tree)
     if tree["learned"] is None:
         raise ConfigError(f"learner.start: {path} has learned nothing yet")
+    settings = tree["settings"]
     return Base(
-        weights.read(tree["learned"]["weights"], "weights of the base"),
+        # An average has learned nothing as long as there are no labels.
+        weights.served(tree["learned"], learns=not tree["knows_labels"]),
         tree["columns"],
-        tree["scaler"],
+        tree["scaler"] if settings["standardise"] else None,
         tree["classes"],
         identity.task,
         {},
         digest,
+        settings.get("standardise_target", False),
+        tree["fields"] if settings["standardise"] else None,
     )
 
 

@@ -89,18 +89,23 @@ class Columns:
         )
         if self._plain and whole and self._complete(features) is not None:
             return
-        for index, event in enumerate(features):
-            for name, value in event.items():
-                if name in self._apart:
-                    continue
-                if isinstance(value, str) or name in self._categorical:
-                    self._add_category(name, value)
-                elif isinstance(value, int | float):
-                    self._add_number(name)
-                elif value is not None:
-                    cause = TypeError(f"feature {name!r} is a {type(value).__name__}")
-                    raise LearnerFailed(index, "learn", cause, Predictions([]))
-        self._know()
+        try:
+            for index, event in enumerate(features):
+                self._admit_one(index, event)
+        finally:
+            self._know()
+
+    def _admit_one(self, index: int, event: Features) -> None:
+        for name, value in event.items():
+            if name in self._apart:
+                continue
+            if isinstance(value, str) or name in self._categorical:
+                self._add_category(name, value)
+            elif isinstance(value, int | float):
+                self._add_number(name)
+            elif value is not None:
+                cause = TypeError(f"feature {name!r} is a {type(value).__name__}")
+                raise LearnerFailed(index, "learn", cause, Predictions([]))
 
     def read(self, features: Sequence[Features]) -> Table:
         """The events as far as their columns are known. Nobody may write into it."""

@@ -107,6 +107,15 @@ class Fields:
             for reader, values in zip(self.readers.values(), read.values, strict=True)
         ]
 
+    def begin(self, tree: Tree, events: int) -> None:
+        """Take what :meth:`dump` gave elsewhere, of the fields that are here too, for what at
+        most so many events said.
+        """
+        for name, reader in self._scaled.items():
+            if name in tree and len(tree[name]["mean"]) == ITEM * reader.columns:
+                reader.scaler.load(tree[name], reader.columns)
+                reader.scaler.discount(events)
+
     def dump(self) -> Tree:
         return {name: reader.scaler.dump() for name, reader in self._scaled.items()}
 

@@ -162,7 +162,7 @@ class TorchLearner:
         self.skipped = 0
         classes = self._classes
         if self._start is not None:
-            self._start.begin(self._columns, self._scaler)
+            self._start.begin(self._columns, self._scaler, self._fields)
             classes = [*self._start.classes, *classes]
         self._columns.declare(self._features)
         self._targets = Targets(
@@ -246,7 +246,7 @@ class TorchLearner:
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         network = self._network
-        if network is None or not self._knows_labels:
+        if network is None or not self._knows_labels or not features:
             return self._targets.ignorance(len(features))
         try:
             with on_threads(self._threads):
@@ -337,6 +337,9 @@ class TorchLearner:
         if self._autoencoder is not None and not (self._start and self._start.head == "keep"):
             _, drawn = self._recipe.ends(fresh(self._recipe, self._shape(), self._seed))
             network.last.load_state_dict(drawn.state_dict())
+        if network.average is not None:
+            # What has been learned without labels is where it begins.
+            weights.copy_weights(network.average.module, weights.weights_of(network.module))
 
     def _reconstruct(self, features: Sequence[Features]) -> None:
         network = self._meet(features, [])
@@ -378,26 +381,26 @@ class TorchLearner:
             len(self._columns), self._targets.outputs, self._columns.names, self._targets.classes
         )
 
-    def _built(self, *, learns: bool) -> Network:
+    def _built(self, *, learns: bool, grown: bool = False) -> Network:
         shape = self._shape()
         module = fresh(self._recipe, shape, self._seed).to(self._device)
         network = Network(self._recipe, module, shape, self._training)
         if learns:
-            network.optimizer = self._optimizers.make(self._prepared(network))
+            network.optimizer = self._optimizers.make(self._prepared(network, grown=grown))
             if self._pretraining is not None:
                 self._autoencoder = Autoencoder(
                     self._pretraining, network, shape.inputs, self._seed
                 )
         return network
 
-    def _prepared(self, network: Network) -> Any:
+    def _prepared(self, network: Network, *, grown: bool) -> Any:
         """Let a network begin and step as configured; what the optimizer is to know of it."""
         _, network.objective = self._own_step
         start = self._start
         if start is None:
             return network.module.parameters()
         self._transfer = transfer = Transfer(
-            start, self._recipe, network, self._columns.names, self._tensor
+            start, self._recipe, network, self._columns.names, self._tensor, grown=grown
         )
         transfer.copy()
         if start.adds:
@@ -518,7 +521,7 @@ class TorchLearner:
             return
         found = weights.served(learned, learns=learns)
         weights.check_size(self._recipe, self._shape(), found)
-        network = self._built(learns=learns)
+        network = self._built(learns=learns, grown=True)
         weights.copy_weights(network.module, found)
         if learns:
             network.restore(learned)

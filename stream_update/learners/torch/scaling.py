@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from stream_update.errors import CorruptSnapshot
 from stream_update.events import Tree
 from stream_update.learners.torch.columns import Floats
 
-__all__ = ["Scaler"]
+__all__ = ["LARGEST", "Scaler"]
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Of what networks are given; the squares of such numbers have room in float64."""
 PARTS = ("count", "mean", "squares")
 
 
@@ -20,8 +22,8 @@ class Scaler:
 
     Mean and sum of squared differences are joined with those of a block as in Chan, Golub
     and LeVeque (1983), "Algorithms for computing the sample variance". A value that is
-    missing takes the mean, and a column that has not varied yet is 0. Without ``active``
-    only missing values are filled in.
+    missing, or too large for a float32, takes the mean, and a column that has not varied yet is
+    0. Without ``active`` only such values are filled in.
     """
 
     def __init__(self, *, active: bool = True) -> None:
@@ -40,18 +42,19 @@ class Scaler:
                 for part in (self._count, self._mean, self._squares)
             )
         count: Floats | float
-        if not self._active and _all_finite(numbers):
+        whole = _all_usable(numbers)
+        if not self._active and whole:
             total = self._count + len(numbers)
             mean = np.add.reduce(numbers) / len(numbers)
             self._mean += (mean - self._mean) * (len(numbers) / total)
             self._count = total
             return
-        if _all_finite(numbers):
+        if whole:
             count = float(len(numbers))
             mean = np.add.reduce(numbers) / count
             apart = numbers - mean
         else:
-            present = np.isfinite(numbers)
+            present = _usable(numbers)
             count = present.sum(axis=0).astype(float)
             mean = np.where(present, numbers, 0.0).sum(axis=0) / np.maximum(count, 1.0)
             apart = np.where(present, numbers - mean, 0.0)
@@ -72,10 +75,10 @@ class Scaler:
             scaled[:, :known] = self.scale(numbers[:, :known])
             if not self._active:
                 rest = numbers[:, known:]
-                scaled[:, known:] = np.where(np.isfinite(rest), rest, 0.0)
+                scaled[:, known:] = np.where(_usable(rest), rest, 0.0)
             return scaled
-        if not _all_finite(numbers):
-            numbers = np.where(np.isfinite(numbers), numbers, self._mean)
+        if not _all_usable(numbers):
+            numbers = np.where(_usable(numbers), numbers, self._mean)
         if self._active:
             return (numbers - self._mean) / self._divisor
         return numbers
@@ -110,6 +113,10 @@ class Scaler:
         self._divisor = np.where(deviation > 0.0, deviation, 1.0)
 
 
-def _all_finite(numbers: Floats) -> bool:
-    # A sum is infinite or NaN if any of its terms is; one that overflows is looked at closely.
-    return math.isfinite(np.add.reduce(numbers, axis=None))
+def _usable(numbers: Floats) -> Any:
+    return np.abs(numbers) <= LARGEST
+
+
+def _all_usable(numbers: Floats) -> bool:
+    # The largest of numbers is NaN if one of them is.
+    return bool(np.abs(numbers).max(initial=0.0) <= LARGEST)

@@ -14,6 +14,7 @@ from stream_update.events import Features, Tree
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.bases import Source, read_base
 from stream_update.learners.torch.columns import Columns
+from stream_update.learners.torch.fields import Fields
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.network import Network, fresh
 from stream_update.learners.torch.scaling import Scaler
@@ -126,7 +127,13 @@ class Start:
                 f"is {task!r}",
                 hint='head = "new"',
             )
-        if head == "keep" and task == "multiclass" and self.base.classes is None:
+        if self.base.deviations and (head == "keep" or joint is not None):
+            raise ConfigError(
+                f"learner.start.{'head' if head == 'keep' else 'joint'}: the base was made with "
+                "standardise_target, so its head says standard deviations and no numbers",
+                hint='head = "new" without joint',
+            )
+        if head == "keep" and task == "multiclass" and not self.base.classes:
             raise ConfigError(
                 "learner.start.head: the file does not say what the base's classes are",
                 hint='metadata "classes", a JSON list, or head = "new"',
@@ -189,8 +196,10 @@ class Start:
         """Plain values that tell this start from every other."""
         return self._options
 
-    def begin(self, columns: Columns, scaler: Scaler) -> None:
+    def begin(self, columns: Columns, scaler: Scaler, fields: Fields) -> None:
         """Let them know the inputs of the base as it knew them, if it says which these are."""
+        if self.base.fields and self._standardiser:
+            fields.begin(self.base.fields, self._standardiser)
         if self.base.columns:
             columns.load(self.base.columns)
             if self.base.scaler is not None and self._standardiser:
@@ -333,7 +342,8 @@ class Held(NamedTuple):
 class Transfer:
     """A start at work in one network: weights taken, held, and held near.
 
-    ``names`` are the columns of the network, and ``tensor`` makes its inputs of events.
+    ``names`` are the columns of the network, and ``tensor`` makes its inputs of events. It
+    has ``grown`` if columns may have come behind those that it began with.
     Raises :class:`ConfigError` if the base does not fit.
     """
 
@@ -344,6 +354,8 @@ class Transfer:
         network: Network,
         names: Sequence[str],
         tensor: Callable[[Sequence[Features]], Any],
+        *,
+        grown: bool = False,
     ) -> None:
         if not recipe.last:
             raise ConfigError(
@@ -356,7 +368,7 @@ class Transfer:
         self._tensor = tensor
         self._head = recipe.last
         self._first = f"{recipe.first}.weight"
-        self._at = self._places(names)
+        self._at = self._places(names, grown=grown)
         self._own = weights.weights_of(network.module)
         self._base = {
             name: self._match(name, part)
@@ -384,7 +396,7 @@ class Transfer:
                 elif name == self._first and self._at is not None:
                     # What the base answers stays as it is, whatever the other columns hold.
                     part.zero_()
-                    part[:, self._at] = base
+                    part[: len(base), self._at] = base
                 else:
                     part[: len(base)] = base
 
@@ -441,6 +453,11 @@ class Transfer:
         if anchor.use == "ewc":
             if whole is not None:
                 assert start.source is not None
+                if self._recipe.fields:
+                    raise ConfigError(
+                        "learner.start.anchor: the Fisher information of fields is not estimated",
+                        hint='l2-sp, or a file with "fisher.NAME" for each weight and no source',
+                    )
                 fisher = whole.fisher(start.source)
             else:
                 fisher = {name: start.base.fisher.get(start.theirs(name)) for name in self._held}
@@ -492,11 +509,17 @@ class Transfer:
     def _in_head(self, name: str) -> bool:
         return name == self._head or name.startswith(f"{self._head}.")
 
-    def _places(self, names: Sequence[str]) -> Any:
-        """Where the base's inputs are among the network's; None if it does not name them."""
+    def _places(self, names: Sequence[str], *, grown: bool) -> Any:
+        """Where the base's inputs are among the network's; None if that cannot be told."""
         start = self._start
         if not start.base.columns:
-            return None
+            found = start.base.weights.get(start.theirs(self._first))
+            if found is None or found.ndim != 2:  # noqa: PLR2004 - outputs and inputs
+                return None
+            # Without names they are as many as the network began with.
+            count = found.shape[1]
+            known = count <= len(names) if grown else count == len(names)
+            return torch.arange(count) if known else None
         theirs = start.names
         place = {column: index for index, column in enumerate(names)}
         lacking = [column for column in theirs if column not in place]

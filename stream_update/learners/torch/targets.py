@@ -13,7 +13,7 @@ from stream_update import plugins
 from stream_update.errors import ConfigError
 from stream_update.events import Predictions, Tree
 from stream_update.learners.torch.columns import Floats
-from stream_update.learners.torch.scaling import Scaler
+from stream_update.learners.torch.scaling import LARGEST, Scaler
 
 __all__ = ["Targets"]
 
@@ -103,7 +103,10 @@ class Targets:
         if self._task == "multiclass":
             return torch.tensor(list(map(self._index.__getitem__, labels)), device=device)
         if self._scaler is not None:
-            labels = self._scaler.scale(_column(labels))[:, 0].tolist()
+            given = _column(labels)
+            # One that is too large makes a loss that is not finite, and is not the mean.
+            known = np.abs(given) <= LARGEST
+            labels = np.where(known, self._scaler.scale(given), np.inf)[:, 0].tolist()
         return torch.tensor(labels, dtype=torch.float32, device=device).unsqueeze(1)
 
     def answers(self, outputs: Any) -> Predictions:
