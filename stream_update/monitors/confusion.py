@@ -63,8 +63,8 @@ class Confusion(metrics.ConfusionMatrix):
     @property
     def total_false_positives(self) -> float:
         """No answer is wrong here as well, so that micro averages are the accuracy."""
-        total: float = super().total_false_positives
-        return total + self.sum_col.get(None, 0.0)
+        total: float = super().total_false_positives + self.sum_col.get(None, 0.0)
+        return total
 
 
 def _has_order(name: Any) -> bool:
