@@ -248,24 +248,37 @@ def _call(
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
     if not takes_any:
-        check_options(accepted, options, where, name)
+        check_options(accepted, options, where, name, given)
     _check_texts(maker, parameters, options, where)
     try:
         return maker(*positional, **options)
     except ConfigError:
         raise
     except Exception as error:
-        shown = ", ".join(f"{option} = {value!r}" for option, value in options.items())
+        shown = ", ".join(
+            f"{option} = {value!r}" for option, value in options.items() if option not in given
+        )
+        accepted = [option for option in accepted if option not in given]
         raise ConfigError(
             f"{where}: {name} refused its options: {error}",
             hint=f"given: {shown or 'nothing'}; it accepts: {', '.join(accepted) or 'anything'}",
         ) from error
 
 
-def check_options(accepted: Sequence[str], options: Iterable[str], where: str, name: str) -> None:
-    """Raise :class:`ConfigError` for an option that ``name`` does not have."""
+def check_options(
+    accepted: Sequence[str],
+    options: Iterable[str],
+    where: str,
+    name: str,
+    given: Container[str] = (),
+) -> None:
+    """Raise :class:`ConfigError` for an option that ``name`` does not have.
+
+    What is ``given`` by the package is accepted, and not told of: no person writes it.
+    """
     for option in options:
         if option not in accepted:
+            accepted = [name for name in accepted if name not in given]
             close = difflib.get_close_matches(option, accepted, n=1)
             raise ConfigError(
                 f"{where}.{option}: {name} has no such option"

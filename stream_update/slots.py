@@ -85,6 +85,7 @@ class Slot:
         self._parent_seq = 0
         self._snapshot_next: dict[int, int] = {}
         self._poisoned: dict[tuple[int, int], str] = {}
+        self._told: set[str] = set()
         self._must_commit = False
         self._must_seal = False
         self._must_store = False
@@ -351,6 +352,18 @@ class Slot:
     def _say(self, effects: Effects) -> None:
         plan = self._plan
         for letter in effects.dead_letters:
+            if letter.reason not in self._told:
+                self._told.add(letter.reason)
+                logger.warning(
+                    "%s[%d] offset %d is a dead letter, %s: %s; later ones of this reason are "
+                    "in %s without a warning here",
+                    plan.source_topic,
+                    letter.partition,
+                    letter.offset,
+                    letter.reason,
+                    letter.detail,
+                    plan.topics["dead-letters"],
+                )
             self._pending.append(
                 dead_letter_record(
                     letter, plan.topics["dead-letters"], plan.source_topic, plan.lineage

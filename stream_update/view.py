@@ -145,10 +145,13 @@ def _headline(report: Mapping[str, Any]) -> tuple[str, float | None]:
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """The end of a run, for people."""
+    counted = ("learned", "dead_letters", "unlabelled", "duplicates")
+    waiting = report["events"] - sum(report[name] for name in counted)
     lines = [
         f"{report['events']:,} events: {report['learned']:,} learned, "
         f"{report['dead_letters']:,} dead letters, {report['unlabelled']:,} unlabelled"
-        + (f", {report['duplicates']:,} duplicates" if report["duplicates"] else ""),
+        + (f", {report['duplicates']:,} duplicates" if report["duplicates"] else "")
+        + (f", {waiting:,} waiting for a full batch" if waiting > 0 else ""),
     ]
     for name, value in report["metrics"].items():
         if value is None:

@@ -20,7 +20,8 @@ SAID: dict[Fate, str] = {
     "waiting": "read, and waiting in a mini-batch that is not full yet",
     "rejected": "rejected, a dead letter",
     "poison": "rejected, a dead letter: it broke the learner while it learned",
-    "unlabelled": "counted apart: it has no label, and most learners need one",
+    "unlabelled": "counted apart: it has no label, and only learners with pretrain or "
+    "unlabelled = true learn from it",
     "duplicate": "counted and not learned: an event with its id was there before",
     "gap": "not read: in a gap that is written down in the lineage",
     "before-lineage": "not read: it is from before the lineage began",

@@ -151,7 +151,7 @@ class LabelSchema:
             raise BadEvent(
                 "label-type",
                 f'label "{self._name}" is {shown(raw)}; task = "binary" takes 0/1, true/false '
-                'or "0"/"1"',
+                'or "0"/"1", and task = "multiclass" any text',
             )
         return label
 

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from stream_update.errors import ConfigError
 from stream_update.learners.torch.schedules import Schedule
 
 EXPECTED: list[tuple[Any, dict[int, float]]] = [
@@ -26,3 +27,26 @@ def test_factors_by_the_number_of_the_step(table: Any, factors: dict[int, float]
     # Asked in whatever order: nothing is remembered.
     for step in (*factors, *reversed(factors)):
         assert schedule.factor(step) == pytest.approx(factors[step], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("table", "message", "hint"),
+    [
+        ({"use": "cosin"}, "there is no 'cosin'", "cosine"),
+        (
+            {"use": "cosine", "steps": 9, "warmupp": 2},
+            "learner.schedule.warmupp: .*did you mean warmup",
+            "it accepts: steps, last, warmup",
+        ),
+        ({"use": "cosine"}, "cosine needs steps", "steps = 10000"),
+        ({"use": "exponential"}, "exponential needs half_life", "half_life = 10000"),
+        ({"use": "linear", "steps": 9, "last": 2}, "schedule.last: 2 is no number from 0 to 1", ""),
+        ({"use": "linear", "steps": "9"}, "schedule.steps: '9' is no number of 0 or more", ""),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_accepted(
+    table: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        Schedule(table)
+    assert hint in (caught.value.hint or "")

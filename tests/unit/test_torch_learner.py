@@ -610,6 +610,8 @@ def test_texts_and_declared_numbers_are_categories() -> None:
     seen = learner._tensor([{"city": "b", "code": 2}, {"n": 7.5, "city": "c"}]).tolist()
     assert seen[0] == [0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
     assert seen[1] == [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    with pytest.raises(ConfigError, match="'code' is no list of names"):
+        made("binary", categorical="code")
 
 
 @pytest.mark.parametrize("standardise", [True, False])
@@ -861,7 +863,7 @@ def test_a_trainer_keeps_what_it_has_if_a_snapshot_does_not_fit() -> None:
         ({"schedule": "cosin"}, "there is no 'cosin'"),
         ({"schedule": "cosine"}, "steps"),
         ({"schedule": {"use": "cosine", "steps": 0}}, "0 is not positive"),
-        ({"schedule": {"use": "linear", "steps": 9, "last": 2}}, "not in its range"),
+        ({"schedule": {"use": "linear", "steps": 9, "last": 2}}, "no number from 0 to 1"),
         ({"schedule": {"use": "linear", "step": 9}}, "step"),
         ({"task": "ranking"}, "'ranking' is none"),
         ({"module": "my_models:build", "first": "act"}, "only a torch.nn.Linear grows"),

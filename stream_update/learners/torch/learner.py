@@ -113,6 +113,11 @@ class TorchLearner:
         )
         self._optimizers = Optimizers(optimizer)
         self._loss = loss
+        if isinstance(categorical, str):
+            raise ConfigError(
+                f"learner.categorical: {categorical!r} is no list of names",
+                hint=f'categorical = ["{categorical}"]',
+            )
         self._categorical = sorted(categorical)
         self._missing: Missing = missing
         self._standardise = standardise

@@ -100,7 +100,8 @@ class Recipe:
         if ":" not in name and allow is None:
             raise ConfigError(
                 f"learner.module: there is no module {name!r}",
-                hint=f'one of: {", ".join(OWN)}, or a factory of yours: "my_models:build"',
+                hint=f"one of: {', '.join(OWN)}, text, cnn, gru, or a factory of yours: "
+                '"my_models:build"',
             )
         self._make = (
             plugins.resolve(name, "learner.module") if allow is None else _allowed(name, allow)

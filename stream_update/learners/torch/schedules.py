@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,17 +67,27 @@ class Schedule:
                 hint=f"one of: {', '.join(SHAPES)}",
             )
         options = dict(self.options)
-        self._warmup: float = options.pop("warmup", 0)
+        shape = SHAPES[self.name]
         where = "learner.schedule"
+        parameters = list(inspect.signature(shape).parameters.values())[1:]
+        accepted = [parameter.name for parameter in parameters]
+        plugins.check_options([*accepted, "warmup"], options, where, self.name)
+        for parameter in parameters:
+            if parameter.default is parameter.empty and parameter.name not in options:
+                raise ConfigError(
+                    f"{where}: {self.name} needs {parameter.name}",
+                    hint=f'schedule = {{ use = "{self.name}", {parameter.name} = 10000 }}, say',
+                )
+        self._warmup: float = options.pop("warmup", 0)
         for key, value in {**options, "warmup": self._warmup}.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf or (key == "last" and value > 1):
-                raise ConfigError(f"{where}.{key}: {value!r} is not in its range")
+                accepted_values = "from 0 to 1" if key == "last" else "of 0 or more"
+                raise ConfigError(f"{where}.{key}: {value!r} is no number {accepted_values}")
             if key in {"steps", "half_life"} and value == 0:
                 raise ConfigError(f"{where}.{key}: 0 is not positive")
-        self._shape = SHAPES[self.name]
+        self._shape = shape
         self._options = options
-        plugins.call(self._shape, self.name, options, where, {"step": 0})
 
     @property
     def constant(self) -> bool:
