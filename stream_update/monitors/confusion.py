@@ -17,10 +17,7 @@ class Confusion(metrics.ConfusionMatrix):
     as they do in river, so sums over classes run in river's order and agree with it to
     the last digit. Except for classes that are strings: river walks a set, whose order
     changes with them from process to process. Here they follow in the order of their
-    first appearance, so that a restarted process reports the same digits. And except for
-    None, which is no answer and no class: river counts it as one, so that a single event
-    without an answer makes the geometric mean 0 for ever and pulls every macro average
-    down. It counts as a wrong answer for the class that the event had.
+    first appearance, so that a restarted process reports the same digits.
     """
 
     @classmethod
@@ -54,19 +51,13 @@ class Confusion(metrics.ConfusionMatrix):
         seen: dict[Any, None] = {}
         for column in (self.sum_row, self.sum_col):
             seen.update((name, None) for name, weight in column.items() if weight)
-        seen.pop(None, None)
+        # The prediction None has no part in any sum, but in the size of river's set.
         ordered = {name for name, weight in self.sum_row.items() if weight and _has_order(name)} | {
             name for name, weight in self.sum_col.items() if weight and _has_order(name)
         }
         return [*ordered, *(name for name in seen if name not in ordered)]
 
-    @property
-    def total_false_positives(self) -> float:
-        """No answer is wrong here as well, so that micro averages are the accuracy."""
-        total: float = super().total_false_positives + self.sum_col.get(None, 0.0)
-        return total
-
 
 def _has_order(name: Any) -> bool:
     """Whether a set puts it in the same place in every process."""
-    return isinstance(name, int | float)
+    return name is None or isinstance(name, int | float)

@@ -128,16 +128,6 @@ def test_a_model_without_an_answer_is_wrong() -> None:
     }
 
 
-def test_no_answer_is_wrong_and_no_class() -> None:
-    labels = ["a", "b", "a", "b"]
-    metrics = reported("multiclass", Stream(labels, [None, "b", "a", "b"], [{}] * 4))["metrics"]
-    assert metrics["macro_recall"] == pytest.approx((1 / 2 + 1) / 2)
-    assert metrics["macro_precision"] == 1.0
-    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
-    assert metrics["geometric_mean"] == pytest.approx((1 / 2) ** 0.5)
-    assert metrics["accuracy"] == metrics["micro_recall"] == metrics["micro_f1"] == 0.75
-
-
 def test_without_probabilities_what_needs_them_is_none() -> None:
     report = reported("binary", coin_flips(600)._replace(probabilities=None))
 
