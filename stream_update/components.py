@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -90,6 +91,15 @@ def _maker_of_any(
     if isinstance(name, str) and name in plugins.names(LEARNERS) and name != "river":
         make = _maker_of_learner(config, table, where, allow, seed)
         return getattr(make(), "kind", name), make
+    if isinstance(name, str) and ":" not in name:
+        known = [one for one in plugins.names(LEARNERS) if one != "river"]
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"{where}.use: there is no learner {name!r}"
+            + (f"; did you mean {close[0]}?" if close else ""),
+            hint='write "module:attribute" for an estimator of river, such as '
+            f'"river.linear_model:LogisticRegression", or one of: {", ".join(known)}',
+        )
     return "river", _maker_of_river(config, table, where, allow, seed)
 
 

@@ -119,7 +119,7 @@ class Strict:
             raise BadEvent(
                 "feature-type",
                 f"feature {shown(key)} is {shown(item)}; a feature is a number, a text or "
-                "true/false" + (", or a list of numbers" if source.max_list else ""),
+                f"true/false{self._lists(item)}",
             )
         elif not -source.max_number <= item <= source.max_number:
             raise BadEvent(
@@ -127,6 +127,11 @@ class Strict:
                 f"feature {shown(key)} is {shown(item)}, beyond ±{source.max_number:g} "
                 "(source.max_number)",
             )
+
+    def _lists(self, item: Any) -> str:
+        if self._source.max_list:
+            return ", or a list of numbers"
+        return " (source.max_list allows lists of numbers)" if isinstance(item, list) else ""
 
     def _check_list(self, key: str, items: list[Any]) -> None:
         source = self._source

@@ -198,6 +198,13 @@ def test_lists_of_numbers_are_taken_together_as_they_are_alone(rows: list[dict[s
                     assert all(type(x) in {int, float} and abs(x) <= 1e12 for x in item)
 
 
+def test_who_sends_a_list_where_none_is_allowed_is_told_what_allows_it() -> None:
+    codec = JsonCodec(Source(topic="t", features="*"), "binary")
+    (letter,) = codec.decode(batch(b'{"a": [1, 2], "label": 1}')).dead_letters
+    assert letter.reason == "feature-type"
+    assert letter.detail.endswith("true/false (source.max_list allows lists of numbers)")
+
+
 def test_what_a_list_cannot_be() -> None:
     good = b'{"a": [1, 2.5, -3], "label": 1}'
     block = JsonCodec(Source(topic="t", features="*", max_list=3), "binary").decode(

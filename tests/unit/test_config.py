@@ -59,6 +59,11 @@ def test_errors(tree: dict[str, Any], words: tuple[str, ...]) -> None:
         ({"use": "river.linear_model:LogisticRegressoin"}, ("learner.use", "LogisticRegression")),
         ({"use": "no_such_module:x"}, ("learner.use", "no_such_module")),
         ({"use": "no-such-name"}, ("learner.use", "module:attribute")),
+        ({"use": "tourch"}, ("learner.use", "did you mean torch?", "ensemble")),
+        (
+            {"use": "ensemble", "members": [{"use": "rivr"}]},
+            ("learner.members[0].use", "there is no learner 'rivr'", "module:attribute"),
+        ),
         (
             {"use": "river.linear_model:LogisticRegression", "l2": "strong"},
             ("learner.l2", "expected float", "'strong'"),
