@@ -234,6 +234,10 @@ def load(
     return parse(tree)
 
 
+LISTED = ("wrap", "monitor", "metric")
+"""Keys that hold several tables."""
+
+
 def parse(tree: Mapping[str, Any]) -> Config:
     """Check a configuration that is already a tree of plain values."""
     known = set(get_type_hints(Config))
@@ -246,6 +250,8 @@ def parse(tree: Mapping[str, Any]) -> Config:
     ready: dict[str, Any] = {}
     for key, value in tree.items():
         section = SECTIONS.get(key)
+        if key in LISTED and isinstance(value, dict):
+            raise ConfigError(f"{key}: there may be several, each written [[{key}]]")
         if section is None:
             ready[key] = value
         elif not isinstance(value, dict):
@@ -253,10 +259,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
         else:
             ready[key] = _convert(value, section, f"[{key}] ")
     config: Config = _convert(ready, Config, "")
-    for key in ("wrap", "monitor", "metric"):
-        for number, table in enumerate(getattr(config, key)):
-            if not isinstance(table.get("use"), str):
-                raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
+    _check_listed(config)
     if not ({"use", "factory"} & config.learner.keys()):
         raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
     _check_source(config.source)
@@ -264,6 +267,13 @@ def parse(tree: Mapping[str, Any]) -> Config:
     if "://" not in config.log:
         raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
     return config
+
+
+def _check_listed(config: Config) -> None:
+    for key in LISTED:
+        for number, table in enumerate(getattr(config, key)):
+            if not isinstance(table.get("use"), str):
+                raise ConfigError(f"[[{key}]] number {number + 1}: use: this key is required")
 
 
 def _check_source(source: Source) -> None:

@@ -41,6 +41,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(source={"topic": "t", "partitions": "2"}), ("[source] partitions", "int")),
         (changed(source=3), ("source", "[source]")),
         (changed(checkpoint={"seconds": 0}), ("[checkpoint] seconds",)),
+        (changed(wrap={"use": "replay"}), ("wrap", "written [[wrap]]")),
         (changed(monitor=[{}]), ("[[monitor]] number 1", "use")),
         (changed(learner={}), ("[learner]", "use")),
         ({k: v for k, v in GOOD.items() if k != "task"}, ("task", "required")),

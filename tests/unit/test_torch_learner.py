@@ -844,6 +844,7 @@ def test_a_trainer_keeps_what_it_has_if_a_snapshot_does_not_fit() -> None:
         ({"module": "mpl"}, "there is no module 'mpl'"),
         ({"module": {"use": "mlp", "hiden": [3]}}, "did you mean hidden"),
         ({"module": {"use": "mlp", "hidden": []}}, "at least one size"),
+        ({"module": {"use": "mlp", "hidden": 32}}, "hidden: 32 is no list of sizes"),
         ({"module": {"use": "mlp", "activation": "step"}}, "activation: 'step'"),
         ({"module": {"hidden": [3]}}, "with the key use"),
         ({"optimizer": "adam"}, "needs a learning rate"),

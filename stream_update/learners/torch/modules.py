@@ -29,6 +29,10 @@ def mlp(
     dropout: float = 0.0,
 ) -> Any:
     """Layers of ``hidden`` sizes, each followed by the activation and by dropout, and one more."""
+    if not isinstance(hidden, list | tuple):
+        raise ConfigError(
+            f"mlp: hidden: {hidden!r:.100} is no list of sizes", hint="hidden = [64, 32]"
+        )
     if not hidden:
         raise ConfigError("mlp: hidden needs at least one size", hint='or use module = "linear"')
     make = activation_of(activation, "mlp")
