@@ -55,7 +55,8 @@ def components(config: Config) -> Components:
     for index, table in enumerate(wraps):
         make_learner = _maker_of_wrapped(config, table, f"wrap[{index}]", make_learner)
         kind = f"{table['use']}({kind})"
-    make_learner()
+    if wraps:
+        make_learner()
 
     def make_monitors() -> list[Monitor]:
         made: list[Monitor] = [_prequential(config, allow)]

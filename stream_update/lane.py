@@ -263,13 +263,7 @@ class Lane:
         others = block.without_labels
         if others is not None:
             block = self._without_unlabelled_poison(block, others, effects)
-        keep = []
-        for index, offset in enumerate(block.offsets):
-            detail = self.poisoned.get((block.partition, offset))
-            if detail is None:
-                keep.append(index)
-            else:
-                effects.dead_letters.append(block.letter_of(index, "learner-failed", detail))
+        keep = self._sound(block.partition, block.offsets, block.letter_of, effects)
         if len(keep) == len(block.offsets):
             return block
         return _chosen(block, keep)
@@ -277,19 +271,30 @@ class Lane:
     def _without_unlabelled_poison(
         self, block: Block, others: Unlabelled, effects: Effects
     ) -> Block:
-        keep = []
-        for index, offset in enumerate(others.offsets):
-            detail = self.poisoned.get((block.partition, offset))
-            if detail is None:
-                keep.append(index)
-            else:
-                effects.dead_letters.append(others.letter_of(index, "learner-failed", detail))
+        keep = self._sound(block.partition, others.offsets, others.letter_of, effects)
         kept = Unlabelled(
             [others.offsets[i] for i in keep],
             [others.features[i] for i in keep],
             lambda i, reason, detail: others.letter_of(keep[i], reason, detail),
         )
         return block._replace(unlabelled=len(keep), without_labels=kept)
+
+    def _sound(
+        self,
+        partition: int,
+        offsets: Sequence[int],
+        letter_of: Callable[[int, str, str], DeadLetter],
+        effects: Effects,
+    ) -> list[int]:
+        """The places of those that are no poison; the others become dead letters."""
+        keep = []
+        for index, offset in enumerate(offsets):
+            detail = self.poisoned.get((partition, offset))
+            if detail is None:
+                keep.append(index)
+            else:
+                effects.dead_letters.append(letter_of(index, "learner-failed", detail))
+        return keep
 
     def _note_run(self, block: Block) -> None:
         if not block.count:

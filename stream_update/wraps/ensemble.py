@@ -9,10 +9,10 @@ from typing import Any, Self
 import msgspec
 
 from stream_update import plugins
+from stream_update.answers import in_turn
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Described, Learner
-from stream_update.wraps.answers import in_turn
 from stream_update.wraps.combining import Combiner, Opinion, combiner, opinions
 from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch

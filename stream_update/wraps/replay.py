@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from stream_update.answers import in_turn
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Learner
-from stream_update.wraps.answers import in_turn
 from stream_update.wraps.buffers import BUFFERS, Buffer
 from stream_update.wraps.draws import Draws
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch

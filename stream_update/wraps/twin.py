@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stream_update.answers import in_turn
 from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Learner
-from stream_update.wraps.answers import in_turn
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["BackgroundTwin"]

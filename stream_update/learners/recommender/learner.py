@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
+from stream_update.answers import one_by_one
 from stream_update.errors import CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.recommender.averages import Averages
@@ -20,6 +21,7 @@ from stream_update.learners.recommender.model import Events, Model
 from stream_update.learners.recommender.options import Options
 from stream_update.learners.recommender.ranking import Ranking, Share
 from stream_update.learners.recommender.rows import Optimizer
+from stream_update.learners.settings import check_settings
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.network import on_threads
 
@@ -200,21 +202,7 @@ class Recommender:
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
     ) -> Predictions:
-        values: list[Any] = []
-        chances: list[Mapping[Any, float]] = []
-        for index, (event, label) in enumerate(zip(features, labels, strict=True)):
-            try:
-                said = self.predict([event])
-                values += said.values
-                chances += said.probabilities or ()
-                self.learn([event], [label])
-            except LearnerFailed as failure:
-                made = self._joined(values, chances)
-                raise LearnerFailed(index, failure.phase, failure.cause, made) from failure.cause
-        return self._joined(values, chances)
-
-    def _joined(self, values: list[Any], chances: list[Mapping[Any, float]]) -> Predictions:
-        return Predictions(values, None if self._options.task == "regression" else chances)
+        return one_by_one(self, features, labels)
 
     def recommend(
         self,
@@ -359,17 +347,7 @@ class Recommender:
 
         Raises :class:`~stream_update.errors.CorruptSnapshot`.
         """
-        found, expected = tree["settings"], self._options.settings()
-        changed = [key for key in expected if key not in found or found[key] != expected[key]]
-        if changed:
-            raise CorruptSnapshot(
-                "settings differ: "
-                + "; ".join(
-                    f"{key} ({found.get(key)!r:.200}, not {expected[key]!r:.200})"
-                    for key in changed
-                ),
-                hint="it was made with another configuration of the learner",
-            )
+        check_settings(tree["settings"], self._options.settings())
         before = vars(self).copy()
         try:
             self._take(tree)

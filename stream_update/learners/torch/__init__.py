@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_update.errors import ConfigError
+from stream_update.learners.extras import needs_torch
 
 if TYPE_CHECKING:
     from stream_update.learners.torch.learner import TorchLearner
@@ -19,11 +19,4 @@ __all__ = ["TorchLearner"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from stream_update.learners.torch.learner import TorchLearner  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f'[learner] use = "torch" needs the package {error.name}, which is not installed',
-            hint="pip install 'stream-update[torch]'",
-        ) from error
-    return TorchLearner
+    return needs_torch(f"{__name__}.learner", name, "torch")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, Self
 
 import msgspec
 import torch
 
-from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
+from stream_update.answers import one_by_one
+from stream_update.errors import ConfigError, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
+from stream_update.learners.settings import check_settings
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.columns import Columns, Table
 from stream_update.learners.torch.fields import Fields, check_fields, with_fields
@@ -146,10 +148,7 @@ class TorchLearner:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._fields = Fields(
-            self._recipe.fields,
-            standardise=self._standardise,
-        )
+        self._fields = Fields(self._recipe.fields, standardise=self._standardise)
         self._columns = Columns(
             categorical=self._categorical,
             mask=self._missing == "mask",
@@ -266,20 +265,17 @@ class TorchLearner:
             ) from error
 
     def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
-        try:
-            with on_threads(self._threads):
-                self._learn(features, labels)
-        except (LearnerFailed, ConfigError, MemoryError):
-            raise
-        except Exception as error:
-            index = 0 if self._network is None else self._culprit(self._network, features)
-            raise LearnerFailed(index, "learn", error, Predictions([])) from error
+        self._guarded(self._learn, features, labels)
 
     def learn_unlabelled(self, features: Sequence[Features]) -> None:
         """Let the hidden layers learn of these what ``pretrain`` asks for."""
+        self._guarded(self._reconstruct, features)
+
+    def _guarded(self, step: Callable[..., None], features: Sequence[Features], *rest: Any) -> None:
+        """A step of learning, whose failure is that of one event."""
         try:
             with on_threads(self._threads):
-                self._reconstruct(features)
+                step(features, *rest)
         except (LearnerFailed, ConfigError, MemoryError):
             raise
         except Exception as error:
@@ -289,21 +285,7 @@ class TorchLearner:
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
     ) -> Predictions:
-        values: list[Any] = []
-        chances: list[Mapping[Any, float]] = []
-        for index, (event, label) in enumerate(zip(features, labels, strict=True)):
-            try:
-                said = self.predict([event])
-                values += said.values
-                chances += said.probabilities or ()
-                self.learn([event], [label])
-            except LearnerFailed as failure:
-                made = self._joined(values, chances)
-                raise LearnerFailed(index, failure.phase, failure.cause, made) from failure.cause
-        return self._joined(values, chances)
-
-    def _joined(self, values: list[Any], chances: list[Mapping[Any, float]]) -> Predictions:
-        return Predictions(values, None if self._task == "regression" else chances)
+        return one_by_one(self, features, labels)
 
     def _learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
         read = self._fields.read(features, "learn")
@@ -470,17 +452,7 @@ class TorchLearner:
 
         Raises :class:`~stream_update.errors.CorruptSnapshot`.
         """
-        found, expected = tree["settings"], self._settings()
-        changed = [key for key in expected | found if found.get(key) != expected.get(key)]
-        if changed:
-            raise CorruptSnapshot(
-                "settings differ: "
-                + "; ".join(
-                    f"{key} ({found.get(key)!r:.200}, not {expected.get(key)!r:.200})"
-                    for key in changed
-                ),
-                hint="it was made with another configuration of the learner",
-            )
+        check_settings(tree["settings"], self._settings())
         before = vars(self).copy()
         try:
             self._start_over()

@@ -52,21 +52,16 @@ class KafkaReader(Closing):
         self, ask: Callable[..., Any], where: Iterable[TopicPartition], which: str
     ) -> dict[TopicPartition, int]:
         asked = self._existing(where)
-
-        def answered(these: list[VendorPartition]) -> dict[VendorPartition, Any]:
-            answer: dict[VendorPartition, Any] = ask(these, timeout_ms=ASK_MS)
-            return answer
-
-        found = {}
+        found: dict[VendorPartition, Any] = {}
         if asked:
             with _asking(f"the {which} offsets", asked):
                 try:
-                    found = answered([*asked.values()])
+                    found = ask([*asked.values()], timeout_ms=ASK_MS)
                 except KeyError:
                     # Together with others, the client has no answer for a partition whose
                     # leader it does not know yet; for one alone it waits until it does.
                     for theirs in asked.values():
-                        found |= answered([theirs])
+                        found |= ask([theirs], timeout_ms=ASK_MS)
         return {ours: int(found[theirs]) for ours, theirs in asked.items()}
 
     def offsets_for_times(

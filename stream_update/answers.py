@@ -7,8 +7,9 @@ from typing import Any
 
 from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions
+from stream_update.protocols import Learner
 
-__all__ = ["in_turn", "joined"]
+__all__ = ["in_turn", "joined", "one_by_one"]
 
 
 def in_turn(
@@ -29,6 +30,22 @@ def in_turn(
             made = joined([*answers, failure.predictions])
             raise LearnerFailed(index, failure.phase, failure.cause, made) from failure.cause
     return joined(answers)
+
+
+def one_by_one(
+    learner: Learner, features: Sequence[Features], labels: Sequence[Any]
+) -> Predictions:
+    """What a learner answers that predicts and learns each event by itself."""
+
+    def step(event: Features, label: Any) -> Predictions:
+        said = learner.predict([event])
+        try:
+            learner.learn([event], [label])
+        except LearnerFailed as failure:
+            raise LearnerFailed(0, failure.phase, failure.cause, said) from failure.cause
+        return said
+
+    return in_turn(step, features, labels)
 
 
 def joined(answers: Sequence[Predictions]) -> Predictions:
