@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +17,12 @@ import numpy as np
 import pytest
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, open_log
+from stream_update.assemble import open_log
 from stream_update.config import load
 from stream_update.events import TopicPartition
-from stream_update.follower import Model
 from stream_update.restore import read_range
-from tests.programs import call, configure, write_jsonl
+from tests.learning import Case, finished, learn, newest
+from tests.programs import call
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits.csv.gz"
 BATCH = 16
@@ -100,6 +99,9 @@ def mixed() -> list[dict[str, Any]]:
     return early + late
 
 
+STREAM: dict[str, Any] = {"task": "multiclass", "source": "max_list = 64"}
+
+
 def messages(count: int = 1200) -> list[dict[str, Any]]:
     """Short messages as a rule makes them; the unwanted ones shout and offer something."""
     chance = random.Random(2)
@@ -115,54 +117,14 @@ def messages(count: int = 1200) -> list[dict[str, Any]]:
     return events
 
 
-class Case:
-    """A stream on a log, which each of its applications has a copy of."""
-
-    def __init__(self, folder: Path, events: list[dict[str, Any]], **options: Any) -> None:
-        self.folder = folder
-        self.options = {"task": "multiclass", "source": "max_list = 64", "checkpoint": 300}
-        self.options |= options
-        config = self._configure(folder)
-        call("produce", write_jsonl(folder / "events.jsonl", events), "-c", config, cwd=folder)
-
-    def _configure(self, folder: Path, **options: Any) -> Path:
-        log = f"sqlite:///{folder / 'log.db'}?session_timeout_ms=3000"
-        return configure(folder, log, "app", **{**self.options, **options})
-
-    def config(self, name: str, **options: Any) -> Path:
-        """Of an application that has nothing learned yet."""
-        folder = self.folder / name
-        folder.mkdir()
-        for file in self.folder.glob("log.db*"):
-            shutil.copy(file, folder)
-        return self._configure(folder, **options)
-
-
-def learn(config: Path, **limits: Any) -> dict[str, Any]:
-    settings = load(config)
-    with open_log(settings) as log:
-        return Trainer(settings, log, **limits or {"until_end": True}).run()
-
-
-def newest(config: Path) -> Model:
-    settings = load(config)
-    seen: list[Model] = []
-    with (
-        open_log(settings) as log,
-        ModelSubscriber("app", log=log, on_model=seen.append) as model,
-    ):
-        model.wait(60)
-    return seen[-1]
-
-
 def test_the_pipeline_is_a_bare_loop_over_the_same_batches(tmp_path: Path) -> None:
     torch: Any = pytest.importorskip("torch")
     from stream_update.learners.torch.fusion import fusion  # noqa: PLC0415
 
     events = pictures()
     declared = f"max_list = 64\nclasses = {list(range(10))}"
-    config = Case(tmp_path, events, learner=CNN, source=declared).config("whole")
-    report = learn(config)
+    config = Case(tmp_path, events, **STREAM | {"learner": CNN, "source": declared}).config("whole")
+    report = finished(config)
     nn, functional = torch.nn, torch.nn.functional
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -214,13 +176,13 @@ def test_the_pipeline_is_a_bare_loop_over_the_same_batches(tmp_path: Path) -> No
 
 def test_cuts_growth_and_missing_parts(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    case = Case(tmp_path, mixed(), learner=FUSED)
+    case = Case(tmp_path, mixed(), **STREAM, learner=FUSED)
     whole = case.config("whole")
-    report = learn(whole)
+    report = finished(whole)
     cut = case.config("cut", checkpoint=137)
     for events in (1, 33, 500):
         learn(cut, max_events=events)
-    other = learn(cut)
+    other = finished(cut)
     assert other["metrics"] == report["metrics"]
     assert newest(cut).manifest.digest == newest(whole).manifest.digest
     assert report["dead_letters"] == 0
@@ -240,8 +202,8 @@ def test_what_is_no_image_is_a_dead_letter(tmp_path: Path) -> None:
     bad = {3: "AAAA", 40: "no base64!", 41: [1.0] * 63, 250: 7.5}
     for place, value in bad.items():
         events[place] = {"picture": value, "class": 1}
-    config = Case(tmp_path, events, learner=CNN).config("bad")
-    report = learn(config)
+    config = Case(tmp_path, events, **STREAM, learner=CNN).config("bad")
+    report = finished(config)
     assert report["dead_letters"] == len(bad)
     assert report["events"] == 300
     where = TopicPartition("app.dead-letters", 0)
@@ -256,7 +218,7 @@ def test_what_is_no_image_is_a_dead_letter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("transformer", "least"), [("BagOfWords", 0.9), ("TFIDF", 0.72)])
 def test_texts_with_river(tmp_path: Path, transformer: str, least: float) -> None:
     events = messages()
-    case = Case(tmp_path, events, learner=RIVER.replace("TRANSFORMER", transformer))
+    case = Case(tmp_path, events, **STREAM, learner=RIVER.replace("TRANSFORMER", transformer))
     reports = []
     for name, seed in {"one": "1", "two": "2", "three": "2"}.items():
         config = case.config(name)
@@ -278,8 +240,8 @@ def test_texts_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     module = '{ use = "text", field = "body", buckets = 2048, dim = 8 }'
     learner = f'use = "torch"\nmodule = {module}\n{ADAM.replace("0.01", "0.05")}'
-    config = Case(tmp_path, messages(), learner=learner).config("text")
-    report = learn(config)
+    config = Case(tmp_path, messages(), **STREAM, learner=learner).config("text")
+    report = finished(config)
     assert report["metrics"]["accuracy"] > 0.85
     events = messages()
     with ModelSubscriber("app", log=f"sqlite:///{config.parent / 'log.db'}") as model:

@@ -17,13 +17,13 @@ import zstandard
 from msgspec.structs import replace
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, open_log
+from stream_update.assemble import open_log
 from stream_update.components import components, fresh_lane
 from stream_update.config import load
 from stream_update.errors import ConfigError
-from stream_update.follower import Model
 from stream_update.restore import newest as newest_snapshot
-from stream_update.snapshot import Manifest, Snapshot, records, tree_digest
+from stream_update.snapshot import Snapshot, records, tree_digest
+from tests.learning import learn, newest
 from tests.programs import call, configure, elec2, start, write_jsonl
 from tests.ratings import clicks, ratings
 
@@ -71,24 +71,6 @@ def prepared(folder: Path, name: str, events: list[dict[str, Any]], **options: A
 PRESET = Path(__file__).parents[2] / "deploy" / "presets" / "recommender.toml"
 
 
-def learn(config: Path, **limits: Any) -> dict[str, Any]:
-    """What a trainer in this process reports when it ends."""
-    settings = load(config)
-    with open_log(settings) as log:
-        return Trainer(settings, log, **limits).run()
-
-
-def newest(config: Path) -> Manifest:
-    settings = load(config)
-    seen: list[Model] = []
-    with (
-        open_log(settings) as log,
-        ModelSubscriber("app", log=log, on_model=seen.append) as model,
-    ):
-        model.wait(60)
-    return seen[-1].manifest
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_cuts_into_runs_and_checkpoints_change_nothing(case: str, tmp_path: Path) -> None:
     make, options = CASES[case]
@@ -102,7 +84,7 @@ def test_cuts_into_runs_and_checkpoints_change_nothing(case: str, tmp_path: Path
     assert other["metrics"] == report["metrics"]
     assert other["rolling"] == report["rolling"]
     assert report["metrics"]["hit_rate@10"] > report["metrics"]["ndcg@10"] > 0.05
-    assert newest(cut).digest == newest(whole).digest
+    assert newest(cut).manifest.digest == newest(whole).manifest.digest
     call("snapshots", "verify", "-c", cut, cwd=cut.parent)
     out, _ = call("snapshots", "diff", "1", str(other["snapshots"]), "-c", cut, cwd=cut.parent)
     assert "norm[items]" in out
@@ -125,7 +107,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
         process.communicate()
     report = learn(killed, until_end=True)
     assert report["events"] == ROWS
-    assert newest(killed).digest == newest(whole).digest
+    assert newest(killed).manifest.digest == newest(whole).manifest.digest
 
 
 def test_followers_recommend_with_what_was_learned(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import time
@@ -18,13 +17,11 @@ import pytest
 from river import datasets
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, open_log
 from stream_update.components import components, fresh_lane
 from stream_update.config import load
 from stream_update.errors import StreamUpdateError
-from stream_update.follower import Model
-from stream_update.snapshot import Manifest
-from tests.programs import call, configure, elec2, start, write_jsonl
+from tests.learning import Case, finished, learn, newest
+from tests.programs import call, elec2, start
 
 torch: Any = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -66,51 +63,6 @@ reaction = "swap"
 """
 
 
-class Case:
-    """A stream on a log, which each of its applications has a copy of."""
-
-    def __init__(self, folder: Path, events: list[dict[str, Any]], **options: Any) -> None:
-        self.folder = folder
-        self.options = {"learner": NETWORK, "checkpoint": 300} | options
-        config = self._configure(folder)
-        call("produce", write_jsonl(folder / "events.jsonl", events), "-c", config, cwd=folder)
-
-    def _configure(self, folder: Path, **options: Any) -> Path:
-        log = f"sqlite:///{folder / 'log.db'}?session_timeout_ms=3000"
-        return configure(folder, log, "app", **{**self.options, **options})
-
-    def config(self, name: str, **options: Any) -> Path:
-        """Of an application that has nothing learned yet."""
-        folder = self.folder / name
-        folder.mkdir()
-        for file in self.folder.glob("log.db*"):
-            shutil.copy(file, folder)
-        return self._configure(folder, **options)
-
-
-def learn(config: Path, **limits: Any) -> dict[str, Any]:
-    """What a trainer in this process reports when it ends."""
-    settings = load(config)
-    with open_log(settings) as log:
-        return Trainer(settings, log, **limits).run()
-
-
-def finished(config: Path) -> dict[str, Any]:
-    return learn(config, until_end=True)
-
-
-def newest(config: Path) -> Manifest:
-    """Of the newest state: learner, monitors, waiting events and all."""
-    settings = load(config)
-    seen: list[Model] = []
-    with (
-        open_log(settings) as log,
-        ModelSubscriber("app", log=log, on_model=seen.append) as model,
-    ):
-        model.wait(60)
-    return seen[-1].manifest
-
-
 def segments() -> list[dict[str, Any]]:
     """2,310 outdoor images in seven classes. One class, one feature and a text come late."""
     rows = list(datasets.ImageSegments())
@@ -140,7 +92,7 @@ def cases() -> dict[str, tuple[Any, dict[str, Any]]]:
 @pytest.fixture(params=cases())
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     events, options = cases()[request.param]
-    return Case(tmp_path, events(), **options)
+    return Case(tmp_path, events(), **{"learner": NETWORK} | options)
 
 
 def test_cuts_into_runs_and_checkpoints_change_nothing(case: Case) -> None:
@@ -153,7 +105,7 @@ def test_cuts_into_runs_and_checkpoints_change_nothing(case: Case) -> None:
     assert other["metrics"] == report["metrics"]
     assert report["metrics"]["accuracy"] > 0.6
     assert report["dead_letters"] == 0
-    assert newest(cut).digest == newest(whole).digest
+    assert newest(cut).manifest.digest == newest(whole).manifest.digest
     call("snapshots", "verify", "-c", cut, cwd=cut.parent)
     out, _ = call("snapshots", "diff", "1", str(other["snapshots"]), "-c", cut, cwd=cut.parent)
     assert "norm[first.weight]" in out
@@ -163,7 +115,7 @@ def test_cuts_into_runs_and_checkpoints_change_nothing(case: Case) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_kills_change_nothing(tmp_path: Path) -> None:
-    case = Case(tmp_path, elec2(ROWS))
+    case = Case(tmp_path, elec2(ROWS), learner=NETWORK)
     whole = case.config("whole")
     finished(whole)
     killed = case.config("killed")
@@ -175,7 +127,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
         process.communicate()
     report = finished(killed)
     assert report["events"] == ROWS
-    assert newest(killed).digest == newest(whole).digest
+    assert newest(killed).manifest.digest == newest(whole).manifest.digest
 
 
 def test_followers_predict_with_what_was_learned(

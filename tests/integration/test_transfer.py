@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from stream_update import ModelSubscriber
-from stream_update.assemble import Trainer, open_log
+from stream_update.assemble import open_log
 from stream_update.config import load
 from stream_update.errors import ConfigError, LineageMismatch
-from stream_update.follower import Model
-from stream_update.snapshot import Manifest
+from tests.learning import learn, newest
 from tests.programs import call, configure, elec2, start, write_jsonl
 
 torch: Any = pytest.importorskip("torch")
@@ -72,23 +71,6 @@ def copy_of(config: Path, name: str, checkpoint: int = 300) -> Path:
     return copy
 
 
-def learn(config: Path, **limits: Any) -> dict[str, Any]:
-    settings = load(config)
-    with open_log(settings) as log:
-        return Trainer(settings, log, **limits).run()
-
-
-def newest(config: Path) -> Manifest:
-    settings = load(config)
-    seen: list[Model] = []
-    with (
-        open_log(settings) as log,
-        ModelSubscriber(settings.app, log=log, on_model=seen.append) as model,
-    ):
-        model.wait(60)
-    return seen[-1].manifest
-
-
 def base(folder: Path) -> Path:
     """A snapshot that another application has exported."""
     folder.mkdir(exist_ok=True)
@@ -116,7 +98,7 @@ def test_cuts_into_runs_and_checkpoints_change_nothing(case: Path) -> None:
         learn(cut, max_events=events)
     other = learn(cut, until_end=True)
     assert other["metrics"] == report["metrics"]
-    assert newest(cut).digest == newest(whole).digest
+    assert newest(cut).manifest.digest == newest(whole).manifest.digest
     assert report["events"] == ROWS
     assert report["dead_letters"] == 0
     call("snapshots", "verify", "-c", cut, cwd=cut.parent)
@@ -135,7 +117,7 @@ def test_kills_change_nothing(case: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     learn(killed, until_end=True)
-    assert newest(killed).digest == newest(whole).digest
+    assert newest(killed).manifest.digest == newest(whole).manifest.digest
 
 
 def test_what_has_no_label_is_learned_and_counted_apart(tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 
-from stream_update import ModelSubscriber
-from stream_update.assemble import ScorerProcess, Trainer, open_log
+from stream_update.assemble import ScorerProcess, open_log
 from stream_update.config import load
-from stream_update.follower import Model
-from stream_update.snapshot import Manifest
+from tests.learning import learn, newest
 from tests.programs import call, elec2, start, write_jsonl
 
 PRESETS = Path(__file__).parents[2] / "deploy" / "presets"
@@ -95,23 +93,6 @@ def copied(config: Path, name: str, **options: Any) -> Path:
     return copy
 
 
-def learn(config: Path, **limits: Any) -> dict[str, Any]:
-    settings = load(config)
-    with open_log(settings) as log:
-        return Trainer(settings, log, **limits).run()
-
-
-def newest(config: Path) -> Manifest:
-    settings = load(config)
-    seen: list[Model] = []
-    with (
-        open_log(settings) as log,
-        ModelSubscriber("app", log=log, on_model=seen.append) as model,
-    ):
-        model.wait(60)
-    return seen[-1].manifest
-
-
 @pytest.fixture(params=[*KINDS, "river"])
 def name(request: pytest.FixtureRequest) -> str:
     if request.param != "river":
@@ -133,8 +114,8 @@ def test_a_preset_learns_and_cuts_change_nothing(name: str, tmp_path: Path) -> N
     assert report["metrics"]["accuracy"] > report["baselines"]["majority"]["accuracy"] + 0.1
     assert (report["events"], report["dead_letters"]) == (ROWS, 0)
     assert other["metrics"] == report["metrics"]
-    assert newest(cut).digest == newest(whole).digest
-    assert newest(whole).identity.learner == KINDS.get(name, "twin(replay(ensemble))")
+    assert newest(cut).manifest.digest == newest(whole).manifest.digest
+    assert newest(whole).manifest.identity.learner == KINDS.get(name, "twin(replay(ensemble))")
     settings = load(whole)
     with open_log(settings) as log:
         scored = ScorerProcess(settings, log, until_end=True).run()
@@ -155,7 +136,7 @@ def test_kills_change_nothing(name: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert learn(killed, until_end=True)["events"] == ROWS
-    assert newest(killed).digest == newest(whole).digest
+    assert newest(killed).manifest.digest == newest(whole).manifest.digest
 
 
 @pytest.mark.timeout(300)
