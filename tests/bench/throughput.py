@@ -1,10 +1,15 @@
-"""Events a second of ``run`` against a bare loop, on both logs, as ratios in one run.
+"""Events a second, side by side: our pipeline, the bare loops, and the frameworks.
 
-    python -m tests.bench.throughput [--events 200000] [--rounds 3] [--kafka HOST:PORT]
+    python -m tests.bench.throughput [--events 200000] [--rounds 3] [--log sqlite|kafka|both]
+        [--only NAME ...] [--model linear|tree|forest] [--kafka HOST:PORT] [--json FILE]
 
-The bare loop reads the same topic with the same client, decodes with orjson, and does
-what everybody writes: predict, update an accuracy and an ADWIN, learn. Every pass is a
-process of its own; the two take turns. Without --kafka a broker is started.
+Everybody reads the same events of about 300 bytes with ten features and learns the same
+model; ours also publishes metrics and snapshots, in an atomic checkpoint every 10,000 events
+or 5 s. "loop" is what everybody writes first: no group, no commits, no snapshots, with the same
+client as the pipeline of that name. Every pass is a process of its own; they take turns,
+and a ratio is the median over the rounds of what stood side by side. Imports do not count;
+joining the group does. A contender whose library is missing is left out, and said so.
+Without --kafka a broker is started.
 """
 
 from __future__ import annotations
@@ -20,25 +25,65 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from river import compose, drift, linear_model, metrics, optim, preprocessing
 
 from stream_update.assemble import Trainer
 from stream_update.config import load
 from stream_update.events import Record, TopicPartition
 from stream_update.plugins import open_log
 from stream_update.topics import create_topics
-from tests import broker
+from tests.bench import logs
+from tests.bench.rivals import MODELS, RIVALS, Model
 from tests.programs import configure
 
 FEATURES = 10
 
 
-def fill(config: Path, events: int) -> None:
-    """Write events of about 300 bytes with ten features to the source topic."""
+class Contender(NamedTuple):
+    """How one of them is run, and what it is set beside."""
+
+    logs: tuple[str, ...]
+    needs: str = ""
+    ours: str | None = None
+    """The configuration that differs, for the pipeline; None for a loop or a framework."""
+    learner: str = "river"
+    beside: tuple[str, ...] = ()
+
+
+CLIENT = '\n[kafka]\nclient = "librdkafka"\n'
+FRAMEWORKS = ("quix", "bytewax", "faust")
+CONTENDERS = {
+    "loop": Contender(("sqlite", "kafka")),
+    "loop, librdkafka": Contender(("kafka",), "confluent_kafka"),
+    "quix": Contender(("kafka",), "quixstreams"),
+    "bytewax": Contender(("kafka",), "bytewax"),
+    "faust": Contender(("kafka",), "faust"),
+    "run": Contender(("sqlite", "kafka"), "", "", beside=("loop", *FRAMEWORKS)),
+    "run, librdkafka": Contender(
+        ("kafka",), "confluent_kafka", CLIENT, beside=("loop, librdkafka", *FRAMEWORKS)
+    ),
+    "run, compiled": Contender(
+        ("sqlite", "kafka"), "numba", "", "compiled", beside=("loop", *FRAMEWORKS)
+    ),
+    "run, librdkafka, compiled": Contender(
+        ("kafka",), "numba", CLIENT, "compiled", beside=("loop, librdkafka", *FRAMEWORKS)
+    ),
+}
+# River's more dearly learning models have no compiled form.
+LINEAR_ONLY = {name for name, contender in CONTENDERS.items() if contender.learner == "compiled"}
+
+
+def fill(config: Path, events: int, *, spoil: int = 0) -> None:
+    """Write events of about 300 bytes with ten features to the source topic.
+
+    One in ``spoil`` is cut off in the middle.
+    """
     settings = load(config)
     chance = random.Random(1)
     with open_log(settings.log, settings.kafka) as log:
@@ -46,47 +91,44 @@ def fill(config: Path, events: int) -> None:
         with log.appender() as appender:
             for start in range(0, events, 1000):
                 appender.append(
-                    Record(settings.source.topic, orjson.dumps(_event(chance)))
-                    for _ in range(start, min(events, start + 1000))
+                    Record(
+                        settings.source.topic,
+                        _event(chance)[: 100 if spoil and place % spoil == 0 else None],
+                    )
+                    for place in range(start, min(events, start + 1000))
                 )
             appender.flush()
 
 
-def _event(chance: random.Random) -> dict[str, Any]:
+def _event(chance: random.Random) -> bytes:
     event: dict[str, Any] = {f"feature_{i}": chance.gauss(0, 1) for i in range(FEATURES)}
     event["class"] = int(event["feature_0"] + event["feature_1"] + chance.gauss(0, 1) > 0)
-    return event
+    return orjson.dumps(event)
 
 
-def bare(config: Path) -> dict[str, Any]:
-    """The loop that everybody writes."""
+def loop(config: Path, events: int, model: Model) -> None:
+    """The bare loop over the embedded log, with the same reader as the pipeline."""
     settings = load(config)
-    model = compose.Pipeline(
-        preprocessing.StandardScaler(),
-        linear_model.LogisticRegression(l2=0.0, optimizer=optim.SGD(lr=0.01)),
-    )
-    accuracy, adwin = metrics.Accuracy(), drift.ADWIN(delta=0.002)
     where = TopicPartition(settings.source.topic, 0)
-    started = time.perf_counter()
     with open_log(settings.log, settings.kafka) as log, log.reader() as reader:
-        end = reader.end_offsets([where])[where]
         reader.seek({where: 0})
-        count = 0
-        while reader.position(where) < end:
+        model.begin()
+        while model.events < events:
             for batch in reader.poll(1.0, 500):
                 for value in batch.values:
-                    x = orjson.loads(value or b"")
-                    y = bool(x.pop("class"))
-                    probabilities = model.predict_proba_one(x)
-                    predicted = max(probabilities, key=lambda label: probabilities[label])
-                    accuracy.update(y, predicted)
-                    adwin.update(float(y != predicted))
-                    model.learn_one(x, y)
-                    count += 1
+                    model.learn(value)
+
+
+def rival(name: str, config: Path, events: int, model: Model) -> dict[str, Any]:
+    settings = load(config)
+    scheme, _, address = settings.log.partition("://")
+    if scheme == "sqlite":
+        loop(config, events, model)
+    else:
+        RIVALS[name](address, settings.source.topic, events, model)
     return {
-        "events_per_s": count / (time.perf_counter() - started),
-        "accuracy": accuracy.get(),
-        "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "events_per_s": model.events / (time.perf_counter() - model.began),
+        "accuracy": model.accuracy.get(),
     }
 
 
@@ -99,79 +141,145 @@ def pipeline(config: Path) -> dict[str, Any]:
     return {
         "events_per_s": report["events"] / (time.perf_counter() - started),
         "accuracy": report["metrics"]["accuracy"],
-        "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def measure(name: str, config: Path) -> dict[str, Any]:
-    out = subprocess.run(
-        [sys.executable, "-m", "tests.bench.throughput", "--only", name, "--config", str(config)],
-        check=True,
+def child(name: str, config: Path, events: int, model: str, answer: Path) -> None:
+    """One pass, in a process that ends with it; frameworks say what they like on stdout."""
+    if CONTENDERS[name].ours is None:
+        found = rival(name, config, events, Model(model))
+    else:
+        found = pipeline(config)
+    found["max_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer.write_text(json.dumps(found), encoding="utf-8")
+    # Faust leaves a thread behind that never ends, and the interpreter would wait for it.
+    os._exit(0)
+
+
+def measure(name: str, config: Path, events: int, model: str) -> dict[str, Any]:
+    answer = config.with_suffix(".json")
+    options = ["--config", config, "--events", str(events), "--model", model, "--json", answer]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.bench.throughput", "--child", name, *options],
+        check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONHASHSEED": "0"},
-    ).stdout
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    found: dict[str, Any] = json.loads(answer.read_bytes())
     return found
 
 
-def compare(log: str, events: int, rounds: int, folder: Path) -> dict[str, Any]:
-    config = configure(folder, log, f"bench-{uuid.uuid4().hex[:8]}", checkpoint=10_000)
-    fill(config, events)
-    passes: dict[str, list[dict[str, Any]]] = {"bare": [], "run": []}
+def compare(
+    log: str, names: list[str], events: int, rounds: int, model: str, folder: Path
+) -> dict[str, Any]:
+    app = f"bench-{uuid.uuid4().hex[:8]}"
+    configs = {}
+    for name in names:
+        contender = CONTENDERS[name]
+        learner = MODELS[model].toml
+        if contender.learner == "compiled":
+            learner = f'use = "compiled"\nmodel = {{ {_inline(learner)} }}\n'
+        inside = folder / name.replace(" ", "-").replace(",", "")
+        inside.mkdir(exist_ok=True)
+        configs[name] = configure(
+            inside, log, app, learner=learner, checkpoint=10_000, extra=contender.ours or ""
+        )
+    fill(configs[names[0]], events)
+    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, found in passes.items():
-            found.append(measure(name, config))
-    accuracies = {found["accuracy"] for both in passes.values() for found in both}
-    if len(accuracies) != 1:
-        raise SystemExit(f"the two do not learn the same: {accuracies}")
-    rates = {name: [f["events_per_s"] for f in found] for name, found in passes.items()}
-    ratios = [run / alone for run, alone in zip(rates["run"], rates["bare"], strict=True)]
+            found.append(measure(name, configs[name], events, model))
+    accuracies = {name: found[0]["accuracy"] for name, found in passes.items()}
+    if len(set(accuracies.values())) != 1:
+        raise SystemExit(f"they do not learn the same: {accuracies}")
     return {
         "log": log.partition("://")[0],
         "events": events,
-        "bare": round(statistics.median(rates["bare"])),
-        "run": round(statistics.median(rates["run"])),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_min": round(min(ratios), 3),
-        "ratio_max": round(max(ratios), 3),
-        "max_rss_mb": round(max(f["max_rss_mb"] for f in passes["run"])),
+        "rounds": rounds,
+        "model": model,
+        "accuracy": next(iter(accuracies.values())),
+        "contenders": {name: _summary(name, passes) for name in names},
     }
+
+
+def _summary(name: str, passes: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    rates = {other: [f["events_per_s"] for f in found] for other, found in passes.items()}
+    beside = {}
+    for other in CONTENDERS[name].beside:
+        if other in rates:
+            ratios = [a / b for a, b in zip(rates[name], rates[other], strict=True)]
+            beside[other] = [
+                round(value, 3) for value in (statistics.median(ratios), min(ratios), max(ratios))
+            ]
+    return {
+        "events_per_s": round(statistics.median(rates[name])),
+        "from": round(min(rates[name])),
+        "to": round(max(rates[name])),
+        "max_rss_mb": round(max(f["max_rss_mb"] for f in passes[name])),
+        "times": beside,
+    }
+
+
+def chosen(log: str, only: list[str] | None, model: str) -> list[str]:
+    """The contenders for this log that can be run here."""
+    names = []
+    for name, contender in CONTENDERS.items():
+        if log not in contender.logs or (only and name not in only):
+            continue
+        if model != "linear" and name in LINEAR_ONLY:
+            continue
+        if contender.needs and find_spec(contender.needs) is None:
+            print(f"{name} is left out: {contender.needs} is not installed (extra bench)")
+            continue
+        names.append(name)
+    return names
+
+
+def show(result: Mapping[str, Any]) -> None:
+    print(
+        f"\n{result['log']}, {result['model']}, {result['events']:,} events, "
+        f"{result['rounds']} rounds, accuracy {result['accuracy']:.6f}"
+    )
+    print(f"{'':<27}{'events/s':>10}{'from':>9}{'to':>9}{'RSS MB':>8}  times (from, to)")
+    for name, found in result["contenders"].items():
+        times = "; ".join(
+            f"{middle} ({low}, {high}) of {other}"
+            for other, (middle, low, high) in found["times"].items()
+        )
+        print(
+            f"{name:<27}{found['events_per_s']:>10,}{found['from']:>9,}{found['to']:>9,}"
+            f"{found['max_rss_mb']:>8}  {times}"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    logs.add_options(parser)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a broker that runs already")
-    parser.add_argument("--log", choices=["sqlite", "kafka", "both"], default="both")
-    parser.add_argument("--only", choices=["bare", "run"], help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=MODELS, default="linear")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="NAME")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.only:
-        print(json.dumps({"bare": bare, "run": pipeline}[options.only](options.config)))
-        return
+    if options.child:
+        child(options.child, options.config, options.events, options.model, options.json)
     results = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
         folder = Path(name)
-        if options.log in {"sqlite", "both"}:
-            log = f"sqlite:///{folder / 'bench.db'}"
-            results.append(compare(log, options.events, options.rounds, folder))
-        if options.log in {"kafka", "both"} and options.kafka:
-            log = f"kafka://{options.kafka}"
-            results.append(compare(log, options.events, options.rounds, folder))
-        elif options.log in {"kafka", "both"}:
-            with broker.Broker() as own:
-                log = f"kafka://{own.bootstrap}"
-                results.append(compare(log, options.events, options.rounds, folder))
-    print(f"{'log':<8}{'bare':>10}{'run':>10}{'ratio':>8}{'spread':>16}{'RSS MB':>8}")
-    for r in results:
-        spread = f"{r['ratio_min']}-{r['ratio_max']}"
-        print(
-            f"{r['log']:<8}{r['bare']:>10,}{r['run']:>10,}{r['ratio']:>8}{spread:>16}"
-            f"{r['max_rss_mb']:>8}"
-        )
-    print(json.dumps(results))
+        for log in logs.addresses(options, folder, opened):
+            names = chosen(log.partition("://")[0], options.only, options.model)
+            if names:
+                results.append(
+                    compare(log, names, options.events, options.rounds, options.model, folder)
+                )
+                show(results[-1])
+    if options.json:
+        options.json.write_text(json.dumps(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
