@@ -237,7 +237,7 @@ def test_a_joint_loss_keeps_what_the_base_could_do(tmp_path: Path) -> None:
         assert learner._network is not None
         # With the base's own head.
         said = functional.linear(
-            learner._network.hidden(learner._intake.tensor(events)),
+            learner._network.below(learner._intake.tensor(events)),
             teacher.module.last.weight,
             teacher.module.last.bias,
         )

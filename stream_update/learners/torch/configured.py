@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Literal
@@ -13,9 +14,11 @@ from stream_update.errors import ConfigError
 from stream_update.events import Tree
 from stream_update.learners.torch.columns import Columns
 from stream_update.learners.torch.fields import Fields, with_fields
+from stream_update.learners.torch.growth import Growth, grow_of
+from stream_update.learners.torch.hidden import check_deeper, hidden_sizes, layers_of
 from stream_update.learners.torch.intake import Intake
 from stream_update.learners.torch.modules import Recipe, Shape
-from stream_update.learners.torch.network import Network, device_of
+from stream_update.learners.torch.network import Network, device_of, fresh
 from stream_update.learners.torch.optimizers import Optimizers
 from stream_update.learners.torch.pretraining import Autoencoder, pretraining_of
 from stream_update.learners.torch.probing import probe
@@ -58,6 +61,9 @@ class Configured:
     small (:func:`~.steps.step_of`), and ``pretrain`` lets it learn from events without a
     label too (:class:`~.pretraining.Pretraining`).
 
+    ``grow`` are steps in which the hidden layers grow (:class:`~.growth.Grow`), of ``mlp``, or
+    of a module that is a ``torch.nn.Sequential`` or has one by the name ``chain``.
+
     ``threads`` is how many the arithmetic uses: the same number gives the same bits. A step
     whose loss is not finite is left out and counted.
     """
@@ -84,6 +90,8 @@ class Configured:
         max_columns: int = 10_000,
         first: str | None = None,
         last: str | None = None,
+        chain: str | None = None,
+        grow: Iterable[Mapping[str, Any]] = (),
         start: Mapping[str, Any] | None = None,
         step: str | Mapping[str, Any] | None = None,
         pretrain: Mapping[str, Any] | None = None,
@@ -110,7 +118,7 @@ class Configured:
         self._recipe = (
             module
             if isinstance(module, Recipe)
-            else Recipe(with_fields(module, fields), first=first, last=last)
+            else Recipe(with_fields(module, fields), first=first, last=last, chain=chain)
         )
         self._optimizers = Optimizers(optimizer)
         self._loss = loss
@@ -143,12 +151,36 @@ class Configured:
                 "learner.pretrain: it masks columns of numbers, and there are fields",
                 hint="leave out pretrain, or the fields",
             )
+        self._steps = grow_of(grow)
+        self._check_steps()
         self.unlabelled_batch = 0 if self._pretraining is None else self._pretraining.batch
         self._start_over()
 
     def _start_over(self) -> None:
         """Be as at the beginning of a stream."""
         raise NotImplementedError
+
+    def _check_steps(self) -> None:
+        """Raise :class:`ConfigError` for steps that could not be repeated, or do not go together
+        with a start.
+        """
+        if self._device.type != "cpu" and any(step.plateau for step in self._steps):
+            raise ConfigError(
+                "learner.grow.plateau: on a GPU the losses differ in their last bits from run to "
+                "run, so the network would not grow at the same event again",
+                hint='after = N, or device = "cpu"',
+            )
+        frozen = 0.0 if self._start is None else self._start.lasting
+        if any((step.after or math.inf) < frozen for step in self._steps) or (
+            self._steps and frozen == math.inf
+        ):
+            raise ConfigError(
+                "learner.grow: layers that learner.start.freeze keeps as they are do not grow",
+                hint="after, not before so many events; or freeze = 0",
+            )
+
+    def _fresh_growth(self) -> Growth:
+        return Growth(self._steps, 0.0 if self._start is None else self._start.lasting)
 
     def _fresh_intake(self) -> Intake:
         """Of a stream of which nothing has been seen."""
@@ -189,8 +221,9 @@ class Configured:
             "standardise_target": self._standardise_target,
             "precision": self._training.precision,
             "ema": self._training.ema,
+            "chain": self._recipe.chain,
         }
-        by_default = {"standardise_target": False, "precision": "float32", "ema": None}
+        by_default = {"standardise_target": False, "precision": "float32", "ema": None, "chain": ""}
         return {
             "format": FORMAT,
             "module": {"use": self._recipe.name, **self._recipe.options},
@@ -203,8 +236,21 @@ class Configured:
             "threads": self._threads,
         } | {key: value for key, value in chosen.items() if value != by_default[key]}
 
+    def _check_sizes(self, shape: Shape) -> None:
+        """Raise :class:`ConfigError` if the hidden layers cannot take the steps."""
+        if not self._steps:
+            return
+        chain = layers_of(self._recipe, fresh(self._recipe, shape, self._seed))
+        sizes = hidden_sizes(chain)
+        for step in self._steps:
+            sizes = step.sizes(sizes)
+            if step.deepen:
+                check_deeper(chain)
+
     def fingerprint(self) -> str:
         """A digest of how the learner starts: its settings and a small fresh module.
+
+        The steps in which it grows are no part of it, because there may be more of them later.
 
         Raises :class:`~stream_update.errors.ConfigError` as :func:`~.probing.probe` does.
         """
@@ -220,6 +266,7 @@ class Configured:
             def also(network: Network) -> None:
                 Autoencoder(pretraining, network, shape.inputs, self._seed)
 
+        self._check_sizes(shape)
         made = probe(self._recipe, self._optimizers, shape, self._seed, self._task, also)
         parts = [
             self._settings(), self._optimizers.name, self._optimizers.options, intake.targets.name,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from stream_update.answers import one_by_one
-from stream_update.errors import ConfigError, LearnerFailed
+from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.settings import check_settings
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.configured import Configured
 from stream_update.learners.torch.fields import check_fields
+from stream_update.learners.torch.hidden import check_room
 from stream_update.learners.torch.modules import Recipe
 from stream_update.learners.torch.network import Network, fresh, on_threads
 from stream_update.learners.torch.pretraining import Autoencoder
@@ -19,6 +20,9 @@ from stream_update.learners.torch.steps import Supervised
 from stream_update.learners.torch.transfers import Transfer
 
 __all__ = ["TorchLearner"]
+
+APART = 1 << 41
+"""Far from the seeds that steps draw from, with labels and without."""
 
 
 class TorchLearner(Configured):
@@ -32,8 +36,8 @@ class TorchLearner(Configured):
         self._network: Network | None = None
         self._transfer: Transfer | None = None
         self._autoencoder: Autoencoder | None = None
+        self._growth = self._fresh_growth()
         self._knows_labels = False
-        self._since_start = 0
         self.steps = 0
         self.skipped = 0
         if self._start is not None and self._start.answers:
@@ -52,7 +56,11 @@ class TorchLearner(Configured):
         settings = tree["settings"]
         check_fields(settings["module"])
         recipe = Recipe(
-            settings["module"], first=settings["first"], last=settings["last"], allow=allow
+            settings["module"],
+            first=settings["first"],
+            last=settings["last"],
+            chain=settings.get("chain"),
+            allow=allow,
         )
         made = cls(
             task,
@@ -96,6 +104,7 @@ class TorchLearner(Configured):
         if self._network is not None:
             for name, tensor in weights.weights_of(self._network.module).items():
                 yield f"norm[{name}]", float(tensor.detach().float().norm())
+        yield "steps of growth", len(self._growth.taken)
 
     # -- predict and learn
 
@@ -149,8 +158,8 @@ class TorchLearner(Configured):
         if not self._knows_labels:
             self._begin_head(network)
         if self._transfer is not None:
-            self._transfer.hold(self._since_start)
-            self._since_start += len(features)
+            self._transfer.hold(self._growth.events)
+        losses = []
         for _ in range(self._training.epochs):
             done = network.step(
                 inputs,
@@ -161,8 +170,18 @@ class TorchLearner(Configured):
             )
             self.steps += 1
             self.skipped += not done
+            losses.append(network.loss)
         if self._autoencoder is not None and self._autoencoder.labelled:
             self._autoencoder.learn(inputs)
+        self._growth.observe(len(features), losses[0])
+        while (step := self._growth.due()) is not None:
+            self._stretch(network, step.sizes(network.hidden))
+            self._growth.take(step)
+
+    def _stretch(self, network: Network, sizes: Sequence[int]) -> None:
+        network.stretch(sizes, self._seed + APART + len(self._growth.taken))
+        if self._autoencoder is not None:
+            self._autoencoder.follow()
 
     def _begin_head(self, network: Network) -> None:
         """The first labels are there. What was built before them had no room for their classes,
@@ -182,7 +201,7 @@ class TorchLearner(Configured):
             return
         inputs = self._intake.learn(features)
         if self._transfer is not None:
-            self._transfer.hold(self._since_start)
+            self._transfer.hold(self._growth.events)
         self._autoencoder.learn(inputs)
 
     def _meet(self, features: Sequence[Features], labels: Sequence[Any]) -> Network | None:
@@ -258,10 +277,14 @@ class TorchLearner(Configured):
             "steps": self.steps,
             "skipped": self.skipped,
             "learned": None if self._network is None else self._network.dump(),
-            "begun": None if self._start is None else self._since_start,
+            "begun": self._growth.events,
             "knows_labels": self._knows_labels,
             "pretraining": None if self._autoencoder is None else self._autoencoder.dump(),
         }
+        if (growth := self._growth.dump()) is not None:
+            tree["growth"] = growth
+        if self._growth.taken and self._network is not None:
+            tree["hidden"] = self._network.hidden
         if self._standardise_target:
             tree["target"] = self._intake.targets.dump()
         return tree
@@ -269,7 +292,9 @@ class TorchLearner(Configured):
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.
 
-        Raises :class:`~stream_update.errors.CorruptSnapshot`.
+        Raises :class:`~stream_update.errors.CorruptSnapshot`, and
+        :class:`~stream_update.errors.LineageMismatch` if it has grown in other steps than the
+        first ones of ``grow``.
         """
         check_settings(tree["settings"], self._settings())
         before = vars(self).copy()
@@ -288,16 +313,33 @@ class TorchLearner(Configured):
             intake.targets.load(tree["target"])
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
         self._knows_labels = bool(tree["knows_labels"])
-        self._since_start = int(tree["begun"] or 0)
+        if learns:
+            self._growth.load(tree.get("growth"), int(tree["begun"]))
+        hidden = tree.get("hidden")
         learned = tree["learned"]
         if learned is None:
             return
         found = weights.served(learned, learns=learns)
-        weights.check_size(self._recipe, intake.shape, found)
+        weights.check_size(self._recipe, intake.shape, found, hidden)
         network = self._built(learns=learns, grown=True)
+        self._grow_as(network, hidden, found)
         weights.copy_weights(network.module, found)
         if learns:
             network.restore(learned)
             if self._autoencoder is not None:
                 self._autoencoder.load(tree["pretraining"])
         self._network = network
+
+    def _grow_as(
+        self, network: Network, sizes: Sequence[int] | None, found: Mapping[str, Any]
+    ) -> None:
+        """Give a network that was just built the hidden layers that these weights are of."""
+        if network.learns and self._growth.taken:
+            expected = network.hidden
+            for step in self._growth.taken:
+                expected = step.sizes(expected)
+            if sizes != expected:
+                raise CorruptSnapshot(f"its hidden layers are {sizes}, and not {expected}")
+        if sizes is not None:
+            check_room(network.chain, sizes, sum(part.numel() for part in found.values()))
+            self._stretch(network, sizes)

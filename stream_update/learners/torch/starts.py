@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -198,9 +199,14 @@ class Start:
                 scaler.load(self.base.scaler, len(columns.numbers))
                 scaler.discount(self._standardiser)
 
+    @property
+    def lasting(self) -> float:
+        """For how many events layers are frozen."""
+        return math.inf if self._freeze == "all" else int(self._freeze)
+
     def frozen(self, seen: int) -> bool:
         """Whether the base's layers stay as they are after so many events."""
-        return self._freeze == "all" or seen < int(self._freeze)
+        return seen < self.lasting
 
     def theirs(self, name: str) -> str:
         """What a weight of this module is called in the file."""

@@ -110,7 +110,11 @@ class Held(NamedTuple):
 
     def distance(self) -> Any:
         """From the base, squared and summed, by how much each weight matters if that is known."""
-        apart = (self.part if self.at is None else self.part[:, self.at]) - self.base
+        part = self.part if self.at is None else self.part[:, self.at]
+        if part.shape != self.base.shape:
+            # Units that have come since are behind the base's.
+            part = part[tuple(slice(size) for size in self.base.shape)]
+        apart = part - self.base
         squares = apart * apart
         return (squares if self.fisher is None else self.fisher * squares).sum()
 
@@ -277,7 +281,8 @@ class Transfer:
             draws = torch.Generator().manual_seed(batch.seed)
             chosen = torch.randint(len(source.labels), (joint.batch,), generator=draws).tolist()
             inputs = self._tensor([source.features[index] for index in chosen])
-            said = functional.linear(self._network.hidden(inputs), head, bias)
+            below = self._network.below(inputs)[:, : head.shape[1]]
+            said = functional.linear(below, head, bias)
             return whole.targets.loss(said, targets[chosen])
 
         return loss
