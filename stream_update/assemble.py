@@ -13,7 +13,14 @@ import msgspec
 from stream_update import plugins
 from stream_update.cadence import Cadence
 from stream_update.codecs import JsonCodec
-from stream_update.components import Components, allowed, components, fresh_lane
+from stream_update.components import (
+    Components,
+    allowed,
+    components,
+    fresh_lane,
+    steps_of,
+    with_steps,
+)
 from stream_update.config import Config
 from stream_update.control import Control, Stretch
 from stream_update.errors import ConfigError
@@ -122,7 +129,7 @@ def identity(
             "lanes": config.lanes,
             "seed": config.seed,
             "source": source,
-            "learner": config.learner,
+            "learner": with_steps(config.learner, {}),
             **({"wrap": config.wrap} if config.wrap else {}),
             "monitor": config.monitor,
             "metrics": msgspec.to_builtins(config.metrics),
@@ -131,6 +138,7 @@ def identity(
         versions=parts.versions,
         seed=config.seed,
         sources=plugins.sources(config.learner, config.wrap, config.monitor, config.metric),
+        steps=steps_of(config.learner),
     )
 
 

@@ -22,11 +22,13 @@ from stream_update.plans import Kit
 from stream_update.plugins import LEARNERS, WRAPS
 from stream_update.protocols import Described, Learner, Monitor
 
-__all__ = ["Components", "allowed", "components", "fresh_lane"]
+__all__ = ["Components", "allowed", "components", "fresh_lane", "steps_of", "with_steps"]
 
 MONITORS = "stream_update.monitors"
 PARTS = ("members", "teacher", "student")
 """The options of a learner that hold tables of learners."""
+STEPS = "grow"
+"""The option of a learner that holds a list of steps, to which further ones may be added."""
 
 
 class Components(NamedTuple):
@@ -153,7 +155,17 @@ def _maker_of_learner(
         group=LEARNERS,
         seed=seed,
         given=given,
-        raw={"fields", "module", "optimizer", "pretrain", "schedule", "start", "step", *PARTS},
+        raw={
+            "fields",
+            "grow",
+            "module",
+            "optimizer",
+            "pretrain",
+            "schedule",
+            "start",
+            "step",
+            *PARTS,
+        },
     )
 
 
@@ -183,6 +195,32 @@ def _tables(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping
             if isinstance(part, Mapping):
                 number = f"[{index}]" if isinstance(found, list) else ""
                 yield from _tables(part, f"{where}.{option}{number}")
+
+
+def steps_of(learner: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The steps that a learner and those that it is made of are to take, by their keys."""
+    return {where: table[STEPS] for where, table in _tables(learner, "learner") if table.get(STEPS)}
+
+
+def with_steps(
+    learner: Mapping[str, Any], steps: Mapping[str, list[dict[str, Any]]], where: str = "learner"
+) -> dict[str, Any]:
+    """The table of a learner with these steps and no others."""
+    table = {key: value for key, value in learner.items() if key != STEPS}
+    if where in steps:
+        table[STEPS] = steps[where]
+    for option in PARTS:
+        found = table.get(option)
+        if isinstance(found, Mapping):
+            table[option] = with_steps(found, steps, f"{where}.{option}")
+        elif isinstance(found, list):
+            table[option] = [
+                with_steps(part, steps, f"{where}.{option}[{index}]")
+                if isinstance(part, Mapping)
+                else part
+                for index, part in enumerate(found)
+            ]
+    return table
 
 
 def _prequential(config: Config, allow: Sequence[type]) -> Prequential:

@@ -289,12 +289,18 @@ class Slot:
             if p in own
         )
 
-    def take_over(self, committed: Mapping[int, Committed | None]) -> None:
-        """A stand-by that followed the journal to its end becomes the owner."""
+    def take_over(self, committed: Mapping[int, Committed | None]) -> bool:
+        """A stand-by that followed the journal to its end becomes the owner.
+
+        False if it has to be restored instead: who owned the lane may have taken a step of
+        growth at other events than this one, which knew of it sooner or later.
+        """
         notes, others = self._notes(committed)
-        self._must_commit = bool(others)
         known = _promised(notes)
         latest = self._find(known)
+        if self._plan.identity.steps or (latest is not None and latest.manifest.identity.steps):
+            return False
+        self._must_commit = bool(others)
         if latest is not None:
             self.seq, self._parent = max(latest.manifest.seq, known), latest.sha256
             self._parent_seq = latest.manifest.seq
@@ -305,6 +311,7 @@ class Slot:
             p: at.offset if at is not None else self.lane.next[p] for p, at in committed.items()
         }
         self._journal.close()
+        return True
 
     # -- feeding
 

@@ -59,8 +59,11 @@ MAX_TIME_MS = 1 << 50
 class Identity(Struct, frozen=True, kw_only=True):
     """What has to agree between a lane and a snapshot before it may be restored.
 
-    Only ``sources`` may differ: the user's own modules that the configuration names, with
-    the SHA-256 of each file. See :func:`changed_sources`.
+    Only two things may differ. ``sources`` are the user's own modules that the configuration
+    names, with the SHA-256 of each file: see :func:`changed_sources`. ``steps`` are those that
+    each learner is to take later, by its key in the configuration: a learner refuses a state
+    that has taken others than its first ones, and whoever learns a snapshot again does it with
+    the steps that it was made with.
     """
 
     app: str
@@ -74,6 +77,7 @@ class Identity(Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     seed: int
     sources: dict[str, str] = {}
+    steps: dict[str, list[dict[str, Any]]] = {}
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

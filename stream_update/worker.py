@@ -207,7 +207,10 @@ class Worker:
             slot.close()
             return None
         with self._member.busy():
-            slot.take_over(committed)
+            taken = slot.take_over(committed)
+        if not taken:
+            slot.close()
+            return None
         return slot
 
     def _committed(self, partitions: Sequence[int]) -> dict[int, Committed | None]:

@@ -54,7 +54,9 @@ def diff(
         a, b = held[first], held[second]
         unreadable = _unreadable(replay, a, b)
         found = compare(
-            a, b, None if unreadable else lambda s: replay.lane(s, s.manifest.positions).lane
+            a,
+            b,
+            None if unreadable else lambda s: replay.lane(s, s.manifest.positions, s.manifest).lane,
         )
     if as_json:
         print_json({"lineage": config.lineage_name, "partition": partition, "first": first,

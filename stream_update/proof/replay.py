@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
+
+import msgspec
 
 from stream_update.assemble import identity
-from stream_update.components import components, fresh_lane
+from stream_update.components import Components, components, fresh_lane, with_steps
 from stream_update.config import Config
 from stream_update.events import Batch, Run, TopicPartition
 from stream_update.journal import Journal, RunReader
@@ -20,6 +23,7 @@ __all__ = ["Range", "Replay"]
 
 Range = tuple[int, int, int]
 """Partition, first offset, next offset."""
+Steps = dict[str, list[dict[str, Any]]]
 
 
 class Replay:
@@ -32,13 +36,33 @@ class Replay:
         self._parts = components(config)
         self.source = source_topic(config, log)
         self.identity = identity(config, self._parts, self.source)
+        self._others: list[tuple[Steps, Components]] = []
 
-    def lane(self, base: Snapshot | None, start: Mapping[int, int]) -> Kit:
-        """A lane as it was when ``base`` was made, or a fresh one that begins at ``start``."""
-        kit = fresh_lane(self._config, self._parts, start)
+    def lane(
+        self, base: Snapshot | None, start: Mapping[int, int], made: Manifest | None = None
+    ) -> Kit:
+        """A lane as it was when ``base`` was made, or a fresh one that begins at ``start``.
+
+        It is to take the steps that the snapshot ``made`` was made with, or those that are
+        configured now.
+        """
+        parts = self._parts if made is None else self._with(made.identity.steps)
+        kit = fresh_lane(parts.config, parts, start)
         if base is not None:
             kit.lane.thaw(base.state())
         return kit
+
+    def _with(self, steps: Steps) -> Components:
+        if steps == self.identity.steps:
+            return self._parts
+        for known, parts in self._others:
+            if steps == known:
+                return parts
+        config = msgspec.structs.replace(
+            self._config, learner=with_steps(self._config.learner, steps)
+        )
+        self._others.append((steps, components(config)))
+        return self._others[-1][1]
 
     def events(
         self,

@@ -99,6 +99,9 @@ class _Verifier:
             return Verdict(manifest, None, "the topic no longer holds the snapshot before", ranges)
         try:
             check_identity(manifest, self._replay.identity)
+            if manifest.identity.steps != self._replay.identity.steps:
+                # Whether it has taken steps that are not configured.
+                self._replay.lane(snapshot, manifest.positions)
             made = learned_again(self._replay, manifest, parent, self._on_events)
         except LineageMismatch as error:
             return Verdict(manifest, ok=False, detail=str(error), ranges=ranges)
@@ -134,7 +137,7 @@ def learned_again(
     Raises :class:`LogGap` if the log does not hold all of them.
     """
     ranges = ranges_of(manifest, base)
-    kit = replay.lane(base, {p: start for p, start, _ in ranges})
+    kit = replay.lane(base, {p: start for p, start, _ in ranges}, manifest)
     kit.lane.poisoned = dict.fromkeys(manifest.poisoned, "")
     for batch in replay.events(base, ranges, manifest.gaps, manifest):
         kit.lane.feed(kit.decode(batch))

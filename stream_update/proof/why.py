@@ -250,11 +250,11 @@ class _Inquiry:
                 self._poisoned[place] = str(event)
 
     def _run(self, partition: int, offset: int) -> Answer:
-        kit = self._replay.lane(self._base, {p: start for p, start, _ in self._ranges})
+        until = self._first.manifest if self._first else None
+        kit = self._replay.lane(self._base, {p: start for p, start, _ in self._ranges}, until)
         kit.lane.poisoned = dict(self._poisoned)
         tap = _Tap(partition, offset)
         kit.lane.taps.append(tap)
-        until = self._first.manifest if self._first else None
         answer: Answer | None = None
         replayed = 0
         for batch in self._replay.events(self._base, self._ranges, self._gaps, until):

@@ -544,9 +544,9 @@ def test_growth_keeps_answers_weights_and_moments(optimizer: str, module: str, o
     assert remembered
     network = learner._network
     assert network is not None
-    learner._columns.admit([{"z": 1.0, "w": "text"}])
-    learner._targets.admit(["new", "newer"])
-    network.grow(len(learner._columns), learner._targets.outputs)
+    learner._intake.columns.admit([{"z": 1.0, "w": "text"}])
+    learner._intake.targets.admit(["new", "newer"])
+    network.grow(len(learner._intake.columns), learner._intake.targets.outputs)
     grown, now = parameters(learner), moments(learner)
     assert learner.columns[-3:] == ["z", "z is missing", "w=text"]
     assert grown.keys() == old.keys()
@@ -607,7 +607,7 @@ def test_texts_and_declared_numbers_are_categories() -> None:
     assert learner.columns == [
         "n", "n is missing", "city=a", "code=0", "city=b", "code=1", "code=2",
     ]  # fmt: skip
-    seen = learner._tensor([{"city": "b", "code": 2}, {"n": 7.5, "city": "c"}]).tolist()
+    seen = learner._intake.tensor([{"city": "b", "code": 2}, {"n": 7.5, "city": "c"}]).tolist()
     assert seen[0] == [0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
     assert seen[1] == [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     with pytest.raises(ConfigError, match="'code' is no list of names"):
@@ -619,7 +619,7 @@ def test_a_missing_number_is_the_running_mean(standardise: bool) -> None:
     events = [{"x": 1.0, "y": 2.0}, {"x": 3.0}, {"y": 6.0}, {"x": 8.0, "y": float("nan")}]
     learner = made("binary", standardise=standardise)
     learner.learn(events, [True, False, True, False])
-    seen = learner._tensor([{"x": 4.0}, {"y": 8.0}]).tolist()
+    seen = learner._intake.tensor([{"x": 4.0}, {"y": 8.0}]).tolist()
     expected = [[0.0, 0.0], [0.0, 2.0]] if standardise else [[4.0, 4.0], [4.0, 8.0]]
     assert seen == expected
 
@@ -630,7 +630,7 @@ def test_the_scaler_knows_all_that_was_learned() -> None:
     run(learner, events, labels)
     table = np.array([list(event.values()) for event in events])
     expected = (table[:5] - table.mean(axis=0)) / table.std(axis=0)
-    assert learner._tensor(events[:5]).numpy() == pytest.approx(expected, rel=1e-5)
+    assert learner._intake.tensor(events[:5]).numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_more_columns_than_allowed() -> None:

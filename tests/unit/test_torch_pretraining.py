@@ -55,7 +55,7 @@ def error(learner: TorchLearner, events: Sequence[Features]) -> float:
     assert autoencoder is not None
     assert network is not None
     network.module.eval()
-    inputs = learner._tensor(events)
+    inputs = learner._intake.tensor(events)
     total = 0.0
     with torch.no_grad():
         for column in range(inputs.shape[1]):

@@ -25,6 +25,7 @@ import safetensors.torch  # noqa: E402
 
 from stream_update.learners.torch import TorchLearner  # noqa: E402
 from stream_update.learners.torch.steps import Batch  # noqa: E402
+from stream_update.learners.torch.transfers import whole_of  # noqa: E402
 
 functional = torch.nn.functional
 ADAM = {"use": "adam", "lr": 0.01}
@@ -204,7 +205,7 @@ def test_the_fisher_information_is_estimated_on_events_of_the_source(tmp_path: P
     learner = made(table, standardise=False)
     learner.learn(events[:16], labels[:16])
     assert learner._transfer is not None
-    whole = learner._transfer._start.whole(learner._recipe)
+    whole = whole_of(learner._transfer._start, learner._recipe)
     assert learner._transfer._start.source is not None
     found = whole.fisher(learner._transfer._start.source)
     expected = torch.zeros(8, 4)
@@ -236,7 +237,7 @@ def test_a_joint_loss_keeps_what_the_base_could_do(tmp_path: Path) -> None:
         assert learner._network is not None
         # With the base's own head.
         said = functional.linear(
-            learner._network.hidden(learner._tensor(events)),
+            learner._network.below(learner._intake.tensor(events)),
             teacher.module.last.weight,
             teacher.module.last.bias,
         )
@@ -339,8 +340,8 @@ def test_a_base_of_raw_numbers_says_nothing_of_their_deviation(tmp_path: Path) -
     learner = made(table, standardise=False)
     assert learner.predict(events) == base.predict(events)
     assert learner._start is not None
-    whole = learner._start.whole(learner._recipe)
-    assert torch.equal(whole.tensor(events), base._tensor(events))
+    whole = whole_of(learner._start, learner._recipe)
+    assert torch.equal(whole.tensor(events), base._intake.tensor(events))
 
 
 def test_a_base_with_fields_answers_as_it_did(tmp_path: Path) -> None:
@@ -374,15 +375,15 @@ def test_what_the_base_knew_of_means_gives_way(tmp_path: Path) -> None:
     base = made()
     run(base, events, labels)
     file = snapshot(tmp_path / "base.snapshot", base)
-    scaler = base._scaler
+    scaler = base._intake.scaler
     table = {"use": "snapshot", "file": str(file), "head": "keep"}
     for count, expected in ((10**6, 160.0), (10, 10.0), (1, 1.0)):
         learner = made({**table, "standardiser": count})
-        assert learner._scaler._count == pytest.approx([expected] * 4)
-        assert learner._scaler._mean == pytest.approx(scaler._mean)
-        assert learner._scaler._divisor == pytest.approx(scaler._divisor)
+        assert learner._intake.scaler._count == pytest.approx([expected] * 4)
+        assert learner._intake.scaler._mean == pytest.approx(scaler._mean)
+        assert learner._intake.scaler._divisor == pytest.approx(scaler._divisor)
         assert learner.predict(events) == base.predict(events)
-    assert len(made({**table, "standardiser": 0})._scaler._count) == 0
+    assert len(made({**table, "standardiser": 0})._intake.scaler._count) == 0
 
 
 # -- state

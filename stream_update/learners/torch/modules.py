@@ -71,7 +71,8 @@ class Shape(NamedTuple):
 
 
 class Recipe:
-    """How a module is built, and by which names its first and last layers go.
+    """How a module is built, and by which names its first and last layers go; ``chain`` is that
+    of its sequential part, empty if it is one itself.
 
     ``table`` is a name of ours, ``"my_models:build"``, or a table with that as
     ``use`` and options beside it. With ``allow`` a factory has to be one of these, by the
@@ -84,6 +85,7 @@ class Recipe:
         *,
         first: str | None = None,
         last: str | None = None,
+        chain: str | None = None,
         allow: Iterable[Any] | None = None,
     ) -> None:
         given: Mapping[str, Any] = {"use": table} if isinstance(table, str) else table
@@ -100,6 +102,7 @@ class Recipe:
         if self.own:
             self._make, self.first, self.last = OWN[name]
             self.name = name
+            self.chain = ""
             return
         if ":" not in name and allow is None:
             raise ConfigError(
@@ -112,15 +115,19 @@ class Recipe:
         )
         self.name = _full_name(self._make)
         self.first, self.last = first or "", last or ""
+        self.chain = chain or ""
 
     @property
     def fields(self) -> Any:
         """The features of other kinds that a module of ours takes beside numbers."""
         return self.options.get("fields", {}) if self.own else {}
 
-    def build(self, shape: Shape) -> Any:
-        """A fresh module; raises :class:`ConfigError` if its options do not fit."""
-        return plugins.call(self._make, self.name, self.options, "learner.module", shape._asdict())
+    def build(self, shape: Shape, **other: Any) -> Any:
+        """A fresh module, of ``other`` options perhaps; raises :class:`ConfigError` if they do
+        not fit.
+        """
+        options = {**self.options, **other}
+        return plugins.call(self._make, self.name, options, "learner.module", shape._asdict())
 
     def ends(self, module: Any) -> tuple[Any, Any]:
         """The first and the last layer, each None if the module is not to grow there.

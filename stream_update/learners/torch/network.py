@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from stream_update.learners.torch.averaging import Average
 from stream_update.learners.torch.chain import Chain, Trace, slopes
 from stream_update.learners.torch.flat import Flat
 from stream_update.learners.torch.growing import widen_inputs, widen_outputs
+from stream_update.learners.torch.hidden import hidden_sizes, layers_of, stretch
 from stream_update.learners.torch.modules import Recipe, Shape
 from stream_update.learners.torch.steps import Batch, Step
 from stream_update.learners.torch.training import Training
@@ -37,6 +38,8 @@ class Network:
         """Parts that do not train."""
         self.shared = False
         """Whether something else steps with its parameters too."""
+        self.loss = math.nan
+        """What the last step has made smaller, as it was before."""
         self._training = training or Training()
         self._recipe = recipe
         self._rates: list[float] = []
@@ -45,10 +48,9 @@ class Network:
         self._loose = True
         # Of ours only dropout does something else while it learns.
         self._moody = not recipe.own or bool(recipe.options.get("dropout"))
-        plain = recipe.own and self._training.precision == "float32"
-        self._chain = Chain.of(module) if plain else None
+        self._plain = recipe.own and self._training.precision == "float32"
         self._answered: Trace | None = None
-        self._parameters = list(module.parameters())
+        self._look()
         self.first, self.last = recipe.ends(module)
         if self.first is not None and self.first.in_features != shape.inputs:
             raise ConfigError(
@@ -60,6 +62,11 @@ class Network:
                 f"learner.last: {recipe.last!r} has {self.last.out_features} outputs, and the "
                 f"module was asked for {shape.outputs}"
             )
+
+    def _look(self) -> None:
+        """Know the module's layers."""
+        self._chain = Chain.of(self.module) if self._plain else None
+        self._parameters = list(self.module.parameters())
 
     @property
     def optimizer(self) -> Any:
@@ -109,7 +116,7 @@ class Network:
             outputs = module(inputs)
         return outputs.float()
 
-    def hidden(self, inputs: Any) -> Any:
+    def below(self, inputs: Any) -> Any:
         """What the last layer is given for these inputs, with its gradient."""
         caught: list[Any] = []
         hook = self.last.register_forward_pre_hook(lambda _layer, given: caught.append(given[0]))
@@ -187,7 +194,8 @@ class Network:
         else:
             with self._training.cast(inputs.device):
                 value = self.objective(self.module, Batch(inputs, targets, seed))
-        if not math.isfinite(value.detach().item()):
+        self.loss = value.detach().item()
+        if not math.isfinite(self.loss):
             return False
         value.backward()
         if self._flat is not None:
@@ -203,7 +211,8 @@ class Network:
             with torch.no_grad():
                 trace = chain.forward(inputs)
         value, gradient = slopes(loss, trace.outputs, targets)
-        if not math.isfinite(value.item()):
+        self.loss = value.item()
+        if not math.isfinite(self.loss):
             return False
         with torch.no_grad():
             chain.backward(trace, gradient, flat.gradients)
@@ -241,6 +250,27 @@ class Network:
                 widen_inputs(first, None, inputs)
             if last is not None and last.out_features < outputs:
                 widen_outputs(last, None, outputs)
+
+    @property
+    def chain(self) -> Any:
+        """The part whose hidden layers can grow; raises :class:`ConfigError` if there is none."""
+        return layers_of(self._recipe, self.module)
+
+    @property
+    def hidden(self) -> list[int]:
+        """How many units each of these has."""
+        return hidden_sizes(self.chain)
+
+    def stretch(self, sizes: Sequence[int], seed: int) -> None:
+        """Let the hidden layers have these sizes; see :func:`~.hidden.stretch`."""
+        optimizer = self.optimizer if self.learns else None
+        stretch(self.chain, optimizer, sizes, seed)
+        if self.average is not None:
+            module = self.average.module
+            stretch(layers_of(self._recipe, module), None, sizes, seed)
+            module.requires_grad_(requires_grad=False).eval()
+        self._release()
+        self._look()
 
 
 def fresh(recipe: Recipe, shape: Shape, seed: int) -> Any:

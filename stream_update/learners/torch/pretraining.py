@@ -14,7 +14,7 @@ from stream_update import plugins
 from stream_update.errors import ConfigError, CorruptSnapshot
 from stream_update.events import Tree
 from stream_update.learners.torch import weights
-from stream_update.learners.torch.growing import widen_outputs
+from stream_update.learners.torch.growing import widen_inputs, widen_outputs
 from stream_update.learners.torch.network import Network, drawing
 from stream_update.learners.torch.optimizers import Optimizers
 
@@ -105,6 +105,15 @@ class Autoencoder:
         self.steps = 0
         self.skipped = 0
 
+    def follow(self) -> None:
+        """The network has other hidden layers than before."""
+        last = self._network.last
+        widen_inputs(self._decoder, self._optimizer, last.in_features)
+        head = set(map(id, last.parameters()))
+        self._parameters[:] = [p for p in self._whole.parameters() if id(p) not in head]
+        self._optimizer.param_groups[0]["params"] = list(self._parameters)
+        self.grow(self._decoder.out_features)
+
     def grow(self, columns: int) -> None:
         """Follow the network, which has so many inputs by now."""
         if self._decoder.out_features < columns:
@@ -132,7 +141,7 @@ class Autoencoder:
             seen = torch.where(masked.to(inputs.device), elsewhere, inputs)
             for parameter in self._parameters:
                 parameter.grad = None
-            loss = functional.mse_loss(self._decoder(self._network.hidden(seen)), inputs)
+            loss = functional.mse_loss(self._decoder(self._network.below(seen)), inputs)
             if not math.isfinite(loss.detach().item()):
                 self.skipped += 1
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -97,14 +97,20 @@ def served(learned: Tree, *, learns: bool) -> dict[str, Any]:
     return found
 
 
-def check_size(recipe: Recipe, shape: Shape, found: Mapping[str, Any]) -> None:
-    """That a module of ours is as large as its weights, before there is memory for it."""
+def check_size(
+    recipe: Recipe, shape: Shape, found: Mapping[str, Any], hidden: Sequence[int] | None = None
+) -> None:
+    """That a module of ours is as large as its weights, before there is memory for it.
+
+    ``hidden`` are the sizes to which its layers have grown.
+    """
     if not recipe.own:
         return
-    if len(recipe.options.get("hidden", ())) > len(found):
+    other = {} if hidden is None else {"hidden": hidden}
+    if len({**recipe.options, **other}.get("hidden", ())) > len(found):
         raise CorruptSnapshot("there are fewer weights than layers", hint=HINT)
     with torch.device("meta"):
-        ghost = recipe.build(shape)
+        ghost = recipe.build(shape, **other)
     check_shapes(ghost, found)
 
 
