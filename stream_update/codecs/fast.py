@@ -97,8 +97,8 @@ class Fast:
             feature |= Annotated[numbers, Meta(max_length=self._source.max_list)]
         kind: Any = dict[str, feature]
         if self._layout.nested:
-            field: Any = float | wide | text | bool | None
-            kind = dict[str, kind | field | classes if self._sets else kind | field]
+            kind = kind | float | wide | text | bool | None
+            kind = dict[str, kind | classes] if self._sets else dict[str, kind]
         return cast("Callable[[Any], Record]", msgspec.json.Decoder(kind).decode)
 
     def _records(self, values: Sequence[Any], joined: bytes) -> list[Record] | None:

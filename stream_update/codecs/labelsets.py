@@ -1,9 +1,8 @@
-"""Labels of several classes at once: a list of those that apply, or an object that says which do."""
+"""Labels of several classes at once: a list of those that apply, or an object."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 from stream_update.codecs.words import shown
@@ -16,7 +15,7 @@ def known_sets(
     raw: Sequence[Any],
     unlabelled: Container[Any],
     nothing: Mapping[Any, bool],
-    types: AbstractSet[type],
+    types: set[type],
 ) -> list[Any] | None:
     """Labels of which nothing has to be asked, None for an event that is not labelled.
 
