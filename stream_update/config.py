@@ -142,7 +142,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     app: Name
     log: str
-    task: Literal["binary", "multiclass", "regression"]
+    task: Literal["binary", "multiclass", "multilabel", "regression"]
     source: Source
     learner: dict[str, Any]
     wrap: list[dict[str, Any]] = []
@@ -378,7 +378,7 @@ def _example(key: str) -> str:
     examples = {
         "app": 'app = "weather"',
         "log": 'log = "sqlite:///weather.db" or log = "kafka://127.0.0.1:9092"',
-        "task": 'task = "binary", "multiclass" or "regression"',
+        "task": 'task = "binary", "multiclass", "multilabel" or "regression"',
         "source": '[source] with topic = "..." and label = "..."',
         "topic": 'topic = "weather.labelled"',
         "learner": '[learner] use = "river.linear_model:LogisticRegression"',

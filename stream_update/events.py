@@ -207,6 +207,9 @@ class Predictions(NamedTuple):
     ``values`` holds the predicted label or number of each event, None where the
     learner has no answer yet. ``probabilities`` holds for each event a mapping of
     label to probability, or is None for learners without probabilities.
+
+    Where several classes may apply to an event (task ``multilabel``), a label and a value are
+    mappings of class to bool, and the probability of a class is that it applies.
     """
 
     values: list[Any]

@@ -314,7 +314,7 @@ class Lane:
 
     def freeze(self) -> dict[str, Tree]:
         """All that the future depends on, as plain values."""
-        waiting = self._waiting
+        waiting = self._waiting._replace(labels=list(map(_stored, self._waiting.labels)))
         state = {
             "learner": self.learner.dump(),
             "monitors": {monitor.name: monitor.dump() for monitor in self.monitors},
@@ -347,7 +347,8 @@ class Lane:
             self.unlabelled = state["unlabelled"]
             self.duplicates = state["duplicates"]
             self.event_time = state["event_time"]
-            self._waiting = _Waiting(*(list(column) for column in state["waiting"]))
+            waiting = _Waiting(*(list(column) for column in state["waiting"]))
+            self._waiting = waiting._replace(labels=list(map(_label, waiting.labels)))
             if self._unlabelled_batch:
                 self._unlabelled = _WaitingUnlabelled(
                     *(list(column) for column in state["waiting_unlabelled"])
@@ -360,6 +361,15 @@ class Lane:
                 hint="rebuild by replay under a new lineage",
             ) from error
         self.runs.clear()
+
+
+def _stored(label: Any) -> Tree:
+    """A label as a tree holds it: a mapping may have keys that are no texts."""
+    return list(map(list, label.items())) if isinstance(label, Mapping) else label
+
+
+def _label(stored: Tree) -> Any:
+    return dict(stored) if isinstance(stored, list) else stored
 
 
 def _outcomes(block: Block, start: int, stop: int, predictions: Predictions) -> Outcomes:

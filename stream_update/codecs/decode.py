@@ -61,7 +61,7 @@ class JsonCodec:
             ShareLimit(source.share_window, source.max_share) if source.max_share < 1 else None
         )
         self._layout = Layout(source)
-        self._fast = Fast(source, self._layout)
+        self._fast = Fast(source, self._layout, sets=task == "multilabel")
         self._strict = Strict(source, self._layout)
 
     def decode(self, batch: Batch) -> Block:

@@ -31,16 +31,20 @@ class Fast:
     result; what it does not take may still be valid.
 
     Types, ranges and the length of texts are checked by msgspec while it decodes, and
-    everything else is asked once of all records together.
+    everything else is asked once of all records together. With ``sets`` labels may be lists
+    and objects.
     """
 
-    def __init__(self, source: SourceOptions, layout: Layout) -> None:
+    def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool = False) -> None:
         self._source = source
         self._layout = layout
         self._limit = min(source.max_number, sys.float_info.max)
         # In the flat layout ids and times stand among the features and may be larger
         # numbers, so there the range of the features is checked afterwards.
         self._mixed = not layout.nested and len(layout.fields) > 1
+        self._sets = sets
+        # There the label stands among the features, and what it may be they may not.
+        self._apart = sets and not layout.nested
         self._decode = self._decoder(bool)
         self._decode_nulls = self._decoder(None)
         self._nulls_seen = False
@@ -85,12 +89,16 @@ class Fast:
         text = Annotated[str, Meta(max_length=self._source.max_string)]
         wide = Annotated[int, Meta(ge=-INT64, le=INT64)]
         feature: Any = number | (wide if self._mixed else integer) | text | bool | null
-        if self._source.max_list:
+        classes: Any = list[float | wide | text | bool]
+        if self._apart:
+            feature |= classes | dict[str, bool]
+        elif self._source.max_list:
             numbers = list[number | integer]
             feature |= Annotated[numbers, Meta(max_length=self._source.max_list)]
         kind: Any = dict[str, feature]
         if self._layout.nested:
-            kind = dict[str, kind | float | wide | text | bool | None]
+            kind = kind | float | wide | text | bool | None
+            kind = dict[str, kind | classes] if self._sets else dict[str, kind]
         return cast("Callable[[Any], Record]", msgspec.json.Decoder(kind).decode)
 
     def _records(self, values: Sequence[Any], joined: bytes) -> list[Record] | None:
@@ -121,11 +129,25 @@ class Fast:
             all(features)
             and max(map(len, features)) <= self._source.max_features
             and not (self._mixed and not all(map(self._in_range, features)))
+            and not (self._apart and not all(map(self._has_no_sets, features)))
         )
         return keys if sound else None
 
     def _too_long(self, keys: set[str]) -> bool:
         return bool(keys) and max(map(len, keys)) > self._source.max_key_length
+
+    def _has_no_sets(self, row: Features) -> bool:
+        """Whether all of its lists and objects, if there are any, may be features."""
+        if {list, dict}.isdisjoint(map(type, row.values())):
+            return True
+        return all(
+            type(value) is list
+            and 0 < self._source.max_list >= len(value)
+            and all(type(item) is int or type(item) is float for item in value)
+            and all(-self._limit <= item <= self._limit for item in value)
+            for value in row.values()
+            if type(value) in {list, dict}
+        )
 
     def _in_range(self, row: Features) -> bool:
         try:
@@ -135,7 +157,7 @@ class Fast:
         except TypeError:  # a text, or a list, whose numbers have been checked
             pass
         return all(
-            isinstance(value, str | list) or -self._limit <= value <= self._limit
+            isinstance(value, str | list | dict) or -self._limit <= value <= self._limit
             for value in row.values()
         )
 
@@ -172,6 +194,8 @@ def _colons(value: Any) -> int:
         return value.count(":")
     if isinstance(value, dict):
         return sum(1 + key.count(":") + _colons(item) for key, item in value.items())
+    if isinstance(value, list):
+        return sum(map(_colons, value))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stream_update.codecs.labelsets import check_set, known_sets
 from stream_update.codecs.layout import MISSING, SourceOptions
 from stream_update.codecs.words import kind_of, shown
 from stream_update.errors import BadEvent, ConfigError
@@ -29,6 +30,9 @@ class LabelSchema:
     * ``multiclass``: a text, a whole number (1.0 is 1) or a bool; the first valid label
       decides which for the whole stream, and new classes are admitted up to
       ``max_classes``. With ``classes`` only those are.
+    * ``multilabel``: a list of classes as above, none of them twice, or an object of class
+      to true or false. It becomes a mapping that says of every class admitted so far
+      whether it applies: one that the event does not name does not. An empty list is a label.
     * ``regression``: a number within ``max_number``, as it is.
 
     What has been admitted is part of a lane's state (:meth:`dump`, :meth:`load`):
@@ -36,9 +40,10 @@ class LabelSchema:
     """
 
     def __init__(self, task: str, source: SourceOptions) -> None:
-        if task not in ("binary", "multiclass", "regression"):
+        if task not in ("binary", "multiclass", "multilabel", "regression"):
             raise ConfigError(
-                f'task = "{task}" is not known', hint="use binary, multiclass or regression"
+                f'task = "{task}" is not known',
+                hint="use binary, multiclass, multilabel or regression",
             )
         self.task = task
         self._name = source.label
@@ -47,10 +52,12 @@ class LabelSchema:
         self._max_classes = source.max_classes
         self._unlabelled: dict[Any, None] = _UNLABELLED[source.unlabelled]
         self._closed = bool(source.classes)
+        self._verb = "has" if task == "multilabel" else "is"
         self._classes: list[Any] = []
         self._type: type | None = None
         # What a raw label stands for; 1, 1.0 and true are one key.
         self._table: dict[Any, Any] = {}
+        self._nothing: dict[Any, bool] = {}
         self._types: set[type] = set()
         if source.classes:
             self._declare(source.classes)
@@ -66,6 +73,8 @@ class LabelSchema:
 
         Returns None (for all) if any of them has to be judged by :meth:`admit`.
         """
+        if self.task == "multilabel":
+            return known_sets(raw, self._unlabelled, self._nothing, self._types)
         if self.task != "binary" and not self._types.issuperset(map(type, raw)):
             return None
         if self.task == "regression":
@@ -106,6 +115,8 @@ class LabelSchema:
             return self._binary(raw)
         if self.task == "regression":
             return self._number(raw)
+        if self.task == "multilabel":
+            return self._set(raw)
         return self._class(raw)
 
     def dump(self) -> Tree:
@@ -123,17 +134,18 @@ class LabelSchema:
         """What :meth:`known` goes by."""
         classes = _BINARY if self.task == "binary" else {label: label for label in self._classes}
         self._table = {**self._unlabelled, **classes}
-        self._types = set(map(type, self._unlabelled))
+        self._nothing = dict.fromkeys(self._classes, False)
+        self._types = set() if self.task == "multilabel" else set(map(type, self._unlabelled))
         if self.task == "regression" or self._type is int:
             self._types |= {int, float}
         elif self._type is not None:
             self._types.add(self._type)
 
     def _declare(self, classes: Sequence[Any]) -> None:
-        if self.task != "multiclass":
+        if self.task not in ("multiclass", "multilabel"):
             raise ConfigError(
                 f'source.classes has no meaning with task = "{self.task}"',
-                hint='leave it out, or set task = "multiclass"',
+                hint='leave it out, or set task = "multiclass" or "multilabel"',
             )
         kinds = set(map(type, classes))
         if len(kinds) != 1 or not kinds <= set(_TYPES.values()):
@@ -169,7 +181,41 @@ class LabelSchema:
             )
         return raw
 
+    def _set(self, raw: Any) -> dict[Any, bool]:
+        """None of its classes is admitted if one of them is refused."""
+        named: dict[Any, bool] = {}
+        new: list[Any] = []
+        for one, applies in check_set(raw, self._name):
+            name = self._checked(one, more=len(new))
+            if new and type(name) is not type(new[0]):
+                raise BadEvent(
+                    "label-type",
+                    f'label "{self._name}" has {shown(one)}, {kind_of(one)}, beside '
+                    f"{kind_of(new[0])}: a learner must not see two types of class",
+                )
+            if name in named:
+                raise BadEvent(
+                    "label-duplicate", f'label "{self._name}" has the class {shown(one)} twice'
+                )
+            named[name] = applies
+            if name not in self._nothing:
+                new.append(name)
+        if new:
+            self._type = type(new[0])
+            self._classes += new
+            self._know()
+        return self._nothing | named
+
     def _class(self, raw: Any) -> Any:
+        name = self._checked(raw)
+        if name not in self._table:
+            self._type = type(name)
+            self._classes.append(name)
+            self._know()
+        return name
+
+    def _checked(self, raw: Any, more: int = 0) -> Any:
+        """The class that this stands for; ``more`` are to be admitted before it."""
         if type(raw) is float and raw.is_integer():
             raw = int(raw)
         self._check_class(raw)
@@ -178,31 +224,29 @@ class LabelSchema:
         if self._closed:
             raise BadEvent(
                 "label-unknown-class",
-                f'label "{self._name}" is {shown(raw)}, which is not one of the '
+                f'label "{self._name}" {self._verb} {shown(raw)}, which is not one of the '
                 f"{len(self._classes)} classes of source.classes",
             )
-        if len(self._classes) >= self._max_classes:
+        if len(self._classes) + more >= self._max_classes:
             raise BadEvent(
                 "too-many-classes",
-                f'label "{self._name}" is {shown(raw)}, a new class, and the stream has '
+                f'label "{self._name}" {self._verb} {shown(raw)}, a new class, and the stream has '
                 f"{self._max_classes} already (source.max_classes)",
             )
-        self._type = type(raw)
-        self._classes.append(raw)
-        self._know()
         return raw
 
     def _check_class(self, raw: Any) -> None:
         if type(raw) not in _TYPES.values():
             raise BadEvent(
                 "label-type",
-                f'label "{self._name}" is {shown(raw)}; task = "multiclass" takes a text, '
-                "a whole number or true/false",
+                f'label "{self._name}" {self._verb} {shown(raw)}; task = "{self.task}" takes '
+                f"{'classes that are ' if self.task == 'multilabel' else ''}"
+                "a text, a whole number or true/false",
             )
         if self._type is not None and type(raw) is not self._type:
             raise BadEvent(
                 "label-type",
-                f'label "{self._name}" is {shown(raw)}, {kind_of(raw)}, but '
+                f'label "{self._name}" {self._verb} {shown(raw)}, {kind_of(raw)}, but '
                 + ("source.classes" if self._closed else "the first label of the stream")
                 + f" was {kind_of(self._classes[0])}: "
                 "a learner must not see two types of class",
@@ -216,5 +260,6 @@ class LabelSchema:
         if type(raw) is int and abs(raw) > _LARGEST_CLASS:
             raise BadEvent(
                 "label-out-of-range",
-                f'label "{self._name}" is {shown(raw)}; a class is a whole number of 64 bits',
+                f'label "{self._name}" {self._verb} {shown(raw)}; a class is a whole number of '
+                "64 bits",
             )

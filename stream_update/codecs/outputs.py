@@ -77,9 +77,12 @@ def prediction_record(
 ) -> Record:
     """One prediction, with the event it is for and the model that made it.
 
+    A prediction of several classes is written as the list of those that apply.
     ``stale`` says whether that model was, None to say nothing of it. A model that has
     diverged predicts NaN; that is no answer, and written as null.
     """
+    if isinstance(prediction, Mapping):
+        prediction = [label for label, applies in prediction.items() if applies]
     if probabilities is not None:
         shares = {_name(label): share for label, share in probabilities.items()}
         probabilities = shares if all(map(_is_finite, shares.values())) else None

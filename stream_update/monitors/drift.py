@@ -30,12 +30,13 @@ from stream_update.errors import ConfigError, Fatal
 from stream_update.events import Alarm, Outcomes, Tree
 from stream_update.monitors.figures import TASKS, figure
 from stream_update.monitors.losses import binary_log_losses, cross_entropies, differences
+from stream_update.monitors.multilabel import hamming_loss, log_losses
 from stream_update.monitors.sentinel import Sentinel
 
 __all__ = ["DriftMonitor", "alarm_record"]
 
 REACTIONS = ("alert", "reset", "swap")
-WATCHES = ("error", "loss")
+WATCHES = ("error", "exact", "loss")
 KEPT_ALARMS = 1000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -54,9 +55,10 @@ class DriftMonitor:
     """Watches a learner's errors with a drift detector.
 
     ``make_detector`` builds a fresh detector, ``detector_name`` is what alarms call it.
-    ``watch`` is ``"error"`` (wrong or right; for regression the absolute error) or
-    ``"loss"`` (log loss; classification only). ``make_warning`` builds the detector that
-    warns before a swap; without it the detector's own warnings are used, or else a copy
+    ``watch`` is ``"error"`` (wrong or right; for regression the absolute error, for several
+    classes at once the Hamming loss of the event), ``"exact"`` (whether any of several classes
+    was wrong) or ``"loss"`` (log loss; not for regression). ``make_warning`` builds the detector
+    that warns before a swap; without it the detector's own warnings are used, or else a copy
     of it that fires earlier (:data:`EARLIER`). ``allow`` lists classes of one's own that
     snapshots may hold inside of a detector.
 
@@ -84,6 +86,11 @@ class DriftMonitor:
                 "drift: there is no log loss to watch for task 'regression'",
                 hint='take watch = "error", the absolute error',
             )
+        if task != "multilabel" and watch == "exact":
+            raise ConfigError(
+                f"drift: watch = 'exact' is for several classes at once, not for task {task!r}",
+                hint='take watch = "error"',
+            )
         if make_warning is not None and reaction != "swap":
             raise ConfigError(
                 f"drift: reaction {reaction!r} has no use for a warning",
@@ -110,11 +117,13 @@ class DriftMonitor:
 
     def _check_input(self, detector: Any) -> None:
         binary = isinstance(detector, base.BinaryDriftDetector | base.BinaryDriftAndWarningDetector)
-        if binary and (self._task == "regression" or self._watch == "loss"):
+        shares = self._task == "regression" or (self._task, self._watch) == ("multilabel", "error")
+        if binary and (shares or self._watch == "loss"):
             raise ConfigError(
                 f"drift: {type(detector).__name__} takes only right or wrong, not "
                 f"watch = {self._watch!r} of task {self._task!r}",
-                hint="take river.drift:ADWIN, KSWIN or PageHinkley",
+                hint="take river.drift:ADWIN, KSWIN or PageHinkley"
+                + (', or watch = "exact"' if self._task == "multilabel" else ""),
             )
 
     def observe(self, outcomes: Outcomes) -> Sequence[Alarm]:
@@ -145,10 +154,15 @@ class DriftMonitor:
             if self._task == "binary":
                 chances = np.array([answer.get(True, 0.0) for answer in probabilities])
                 watched = binary_log_losses(labels, chances).tolist()
+            elif self._task == "multilabel":
+                watched = log_losses(labels, probabilities)
             else:
                 watched = cross_entropies(labels, probabilities)
         elif self._task == "regression":
             watched = list(map(abs, differences(labels, values)))
+        elif self._task == "multilabel":
+            watched = list(map(hamming_loss, labels, values))
+            return (list(map(bool, watched)) if self._watch == "exact" else watched), everywhere
         else:
             return list(map(ne, labels, values)), everywhere
         if all(map(isfinite, watched)):

@@ -17,6 +17,7 @@ from river import metrics
 
 from stream_update import plugins
 from stream_update.errors import ConfigError
+from stream_update.monitors.multilabel import FIGURES
 from stream_update.monitors.tally import LabelTally, Mean, NumberTally
 
 __all__ = ["BASELINE", "DEFAULTS", "TASKS", "Formula", "build", "figure", "formula", "pooled"]
@@ -95,6 +96,7 @@ TASKS: dict[str, dict[str, Formula]] = {
         "log_loss": log_loss,
         **KAPPAS,
     },
+    "multilabel": FIGURES,
     "regression": {
         "mae": lambda tally: tally.absolute.value,
         "rmse": lambda tally: tally.squared.value**0.5,
@@ -109,12 +111,14 @@ TASKS: dict[str, dict[str, Formula]] = {
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "binary": tuple(TASKS["binary"]),
     "multiclass": tuple(TASKS["multiclass"]),
+    "multilabel": tuple(FIGURES),
     "regression": ("mae", "rmse", "mse", "r2"),
 }
 
 BASELINE: dict[str, tuple[str, ...]] = {
     "binary": ("accuracy", "kappa"),
     "multiclass": ("accuracy", "kappa"),
+    "multilabel": ("exact_match", "hamming_loss", "jaccard", "micro_f1"),
     "regression": ("mae", "rmse", "r2"),
 }
 """What is reported of the baselines, which have neither probabilities nor a window."""
@@ -135,7 +139,7 @@ def formula(task: str, name: str) -> Formula | None:
             hint=f"accepted values: {', '.join(TASKS[task])}, or module:attribute of a metric",
         )
     kind = plugins.resolve(name, "metrics")
-    if task == "regression" or not _keeps_only_confusion(kind):
+    if task in {"multilabel", "regression"} or not _keeps_only_confusion(kind):
         return None
     found = shared(kind)
     try:

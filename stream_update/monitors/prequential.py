@@ -17,6 +17,8 @@ from stream_update.events import Alarm, Outcomes, Tree
 from stream_update.monitors import figures
 from stream_update.monitors.classification import Classification
 from stream_update.monitors.fading import Fading
+from stream_update.monitors.labelsets import LabelSets
+from stream_update.monitors.multilabel import as_river, by_class, check_metric
 from stream_update.monitors.regression import OTHER_LOSSES, Regression
 from stream_update.monitors.tally import Mean
 
@@ -56,8 +58,8 @@ class Prequential:
     says by :class:`UserMetric`, by an attribute ``uses``, or as river's do; ``allow`` lists
     the classes of one's own that snapshots may hold inside of such objects.
 
-    A learner that has no answer (None) is wrong. Figures that need probabilities are
-    None for a learner without them.
+    A learner that has no answer (None) is wrong; for several classes at once it is one that
+    says that none applies. Figures that need probabilities are None for a learner without them.
     """
 
     name = "metrics"
@@ -96,12 +98,19 @@ class Prequential:
             if name in self.formulas or name in self.extra:
                 raise ConfigError(f"metrics: there are two metrics called {name!r}")
             self.extra[name] = _user_metric(name, metric)
+        if task == "multilabel":
+            for name, given in self.extra.items():
+                check_metric(name, given.metric)
         weights = Fading(fading)
-        self._statistics: Classification | Regression
+        self._statistics: Classification | LabelSets | Regression
         self._score: Callable[..., list[float]] | None = None
         if task == "regression":
             others = [name for name in OTHER_LOSSES if name in self.formulas]
             self._statistics = Regression(window=window, fading=weights, others=others)
+        elif task == "multilabel":
+            self._statistics = LabelSets(window=window, fading=weights)
+            if "log_loss" in self.formulas:
+                self._score = self._statistics.scores
         else:
             binary = task == "binary"
             self._statistics = Classification(binary=binary, window=window, fading=weights)
@@ -150,6 +159,9 @@ class Prequential:
                         hint="take a learner with predict_proba_one, or another metric",
                     )
                 answers = probabilities
+            if self.task == "multilabel":
+                pairs = zip(outcomes.labels, answers, strict=True)
+                answers = [as_river(label, answer, uses) for label, answer in pairs]
             for label, answer in zip(outcomes.labels, answers, strict=True):
                 metric.update(label, answer)
 
@@ -160,11 +172,12 @@ class Prequential:
 
     def report(self) -> dict[str, Any]:
         """The figures by name: ``events``, ``metrics``, ``rolling``, ``fading`` and
-        ``baselines``. What is no finite number is None.
+        ``baselines``, and of the task ``multilabel`` the counts of ``classes``. What is no
+        finite number is None.
         """
         return pooled([self])
 
-    def statistics(self) -> Classification | Regression:
+    def statistics(self) -> Classification | LabelSets | Regression:
         """What the figures are computed from, up to the last outcome."""
         self._absorb()
         return self._statistics
@@ -174,8 +187,8 @@ class Prequential:
         return figures.figure(self.formulas[name](self.statistics().rolling()))
 
     def recent_loss(self) -> float:
-        """The fading error rate or mean absolute error, to weigh lanes by. Before the
-        first event it is 1.0, or the largest float for regression.
+        """The fading error rate, Hamming loss or mean absolute error, to weigh lanes by.
+        Before the first event it is 1.0, or the largest float for regression.
         """
         return self.statistics().recent_loss()
 
@@ -227,16 +240,18 @@ def pooled(monitors: Sequence[Prequential]) -> dict[str, Any]:
         name: figures.TASKS[monitors[0].task][name] for name in figures.BASELINE[monitors[0].task]
     }
     baselines = [part.baselines() for part in parts]
+    cumulative: list[Any] = [part.cumulative() for part in parts]
+    classes = {"classes": by_class(cumulative)} if monitors[0].task == "multilabel" else {}
     return {
         "events": sum(part.events for part in parts),
-        "metrics": figures.pooled([part.cumulative() for part in parts], formulas)
-        | _pooled_extra(monitors),
+        "metrics": figures.pooled(cumulative, formulas) | _pooled_extra(monitors),
         "rolling": figures.pooled([part.rolling() for part in parts], formulas),
         "fading": figures.pooled([part.fading() for part in parts], formulas),
         "baselines": {
             name: figures.pooled([tallies[name] for tallies in baselines], baseline)
             for name in baselines[0]
         },
+        **classes,
     }
 
 
