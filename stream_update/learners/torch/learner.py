@@ -29,6 +29,7 @@ from stream_update.learners.torch.starts import Transfer, start_of
 from stream_update.learners.torch.steps import Supervised, step_of
 from stream_update.learners.torch.targets import Targets
 from stream_update.learners.torch.training import Precision, Training, check_counts
+from stream_update.protocols import Precision as Floats
 
 __all__ = ["TorchLearner"]
 
@@ -446,6 +447,14 @@ class TorchLearner:
         if self._standardise_target:
             tree["target"] = self._targets.dump()
         return tree
+
+    @staticmethod
+    def for_serving(tree: Tree, precision: Floats) -> Tree:
+        """A dump without moments and autoencoder, with the weights that answer, rounded."""
+        learned = tree["learned"]
+        if learned is not None:
+            learned = weights.rounded(weights.answering(learned), precision)
+        return {**tree, "learned": learned, "begun": None, "pretraining": None}
 
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.
