@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -332,7 +333,7 @@ def _convert(value: Any, kind: type[Any], where: str) -> Any:
     key = path.rstrip("`")
     name = re.split(r"[.\[]", key)[0]
     given = value.get(name) if isinstance(value, dict) else value
-    literals = get_args(hints.get(name)) if name in hints else ()
+    literals = _literals(hints.get(name))
     hint = ""
     if literals and all(isinstance(item, str) for item in literals):
         message, hint = f"{given!r} is not one of the accepted values", _accepted(literals)
@@ -342,6 +343,12 @@ def _convert(value: Any, kind: type[Any], where: str) -> Any:
     else:
         message = f"{message.replace('`', '').lower()} (the value is {given!r})"
     raise ConfigError(f"{where}{key}: {message}", hint=hint)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a key accepts, if it accepts only some."""
+    options = [arg for arg in get_args(hint) if arg is not NoneType]
+    return get_args(options[0]) if len(options) == 1 else tuple(options)
 
 
 def _value(text: str) -> Any:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from stream_update import plugins
 from stream_update.bounds import Limits
@@ -97,6 +97,8 @@ class ModelSubscriber(Closing):
         on_model: Callable[[Model], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if follow not in get_args(Follow):
+            raise ConfigError(f"follow: {follow!r} is neither of {get_args(Follow)}")
         self.app = app
         self.when_stale = when_stale
         self._name = lineage or app
