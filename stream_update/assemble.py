@@ -18,6 +18,7 @@ from stream_update.components import (
     allowed,
     components,
     fresh_lane,
+    serving_of,
     steps_of,
     with_steps,
 )
@@ -37,7 +38,13 @@ from stream_update.scorer import Scorer
 from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.slots import Slot
 from stream_update.snapshot import Identity
-from stream_update.topics import SPOKEN, backfill_topics, end_offsets, source_topic
+from stream_update.topics import (
+    SPOKEN,
+    backfill_topics,
+    end_offsets,
+    snapshot_topics,
+    source_topic,
+)
 from stream_update.worker import Worker
 
 __all__ = [
@@ -173,6 +180,11 @@ def trusted_keys(config: Config) -> TrustedKeys | None:
     return TrustedKeys.load(keys) if keys else None
 
 
+def _grow(log: Log, names: Sequence[str], partitions: int) -> None:
+    for name in names:
+        log.add_partitions(name, partitions)
+
+
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds * 1000)
 
@@ -273,6 +285,9 @@ class Trainer:
     def _plan(self, parts: Components, info: TopicInfo, lineage: str) -> Plan:
         config, log, stretch = self.config, self._log, self._stretch
         topics = {kind: config.topic(kind) for kind in ("snapshots", "journal", *SPOKEN)}
+        serving = serving_of(config)
+        if serving is not None:
+            topics["serving"] = serving.topic
         if stretch is not None:
             topics |= backfill_topics(config)
         return Plan(
@@ -283,7 +298,7 @@ class Trainer:
             alarm_value=alarm_record,
             open_reader=log.reader,
             partitions=lambda: range(log.topics()[info.name].partitions),
-            grow=lambda partitions: log.add_partitions(topics["snapshots"], partitions),
+            grow=lambda partitions: _grow(log, snapshot_topics(config), partitions),
             auto_offset_reset=config.source.auto_offset_reset,
             journal=config.lanes == "single",
             fenced=config.delivery == "exactly-once",
@@ -295,6 +310,7 @@ class Trainer:
             bad_ratio=config.dead_letters.max_ratio,
             bad_window=config.dead_letters.window,
             start=stretch.start if stretch else None,
+            serving=serving,
         )
 
     def _successors(self) -> Iterator[Plan]:
@@ -407,6 +423,7 @@ class ScorerProcess:
             trusted_keys=config.snapshot.trusted_keys,
             max_age=config.score.max_age,
             when_stale=config.score.when_stale,
+            follow=config.score.follow,
             limits=config.snapshot.limits,
         )
         self._reader = log.reader()

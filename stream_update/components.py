@@ -21,8 +21,17 @@ from stream_update.monitors.prequential import Prequential, UserMetric
 from stream_update.plans import Kit
 from stream_update.plugins import LEARNERS, WRAPS
 from stream_update.protocols import Described, Learner, Monitor
+from stream_update.serving import Serving
 
-__all__ = ["Components", "allowed", "components", "fresh_lane", "steps_of", "with_steps"]
+__all__ = [
+    "Components",
+    "allowed",
+    "components",
+    "fresh_lane",
+    "serving_of",
+    "steps_of",
+    "with_steps",
+]
 
 MONITORS = "stream_update.monitors"
 PARTS = ("members", "teacher", "student")
@@ -67,6 +76,9 @@ def components(config: Config) -> Components:
         return made
 
     _check_needs(config, sample)
+    serving = serving_of(config)
+    if serving is not None:
+        serving.check(kind, make_learner().dump())
     make_monitors()
     return Components(
         config,
@@ -77,6 +89,12 @@ def components(config: Config) -> Components:
         {"river": version("river"), **sample.versions},
         ", in ".join([sample.describe(), *map(_short, config.wrap)]),
     )
+
+
+def serving_of(config: Config) -> Serving | None:
+    """Where and how the trainers publish for those who only predict, if they do."""
+    precision = config.snapshot.serving
+    return None if precision is None else Serving(config.topic("serving"), precision)
 
 
 def _fingerprint(learner: str, wraps: Sequence[Mapping[str, Any]]) -> str:

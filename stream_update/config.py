@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
@@ -23,6 +24,7 @@ from msgspec import Meta, Struct
 from stream_update.bounds import Limits
 from stream_update.errors import ConfigError
 from stream_update.freshness import WhenStale
+from stream_update.protocols import Precision
 
 __all__ = ["Checkpoint", "Config", "Metrics", "Score", "Snapshots", "Source", "load", "parse"]
 
@@ -98,6 +100,9 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     No follower adopts a snapshot that is older than ``expires_s``, unless a heartbeat has
     renewed it: every ``heartbeat_s`` a trainer says which snapshot is the newest, also when
     no events arrive; 0 says nothing.
+
+    With ``serving`` a second, smaller snapshot is published beside each one, on
+    ``APP.serving``: of the learner what predicts, with weights of this precision.
     """
 
     every: Positive = 1
@@ -107,6 +112,7 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trusted_keys: tuple[str, ...] = ()
     expires_s: Seconds | None = None
     heartbeat_s: Annotated[float, Meta(ge=0)] = 30.0
+    serving: Precision | None = None
     limits: Limits = Limits()
 
 
@@ -115,7 +121,8 @@ class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     When no snapshot and no heartbeat came for ``max_age`` seconds, or the snapshot has
     expired, the model is stale: ``when_stale`` says whether to ``"warn"``, to ``"flag"`` each
-    prediction, or to ``"refuse"`` to predict until it is fresh again.
+    prediction, or to ``"refuse"`` to predict until it is fresh again. ``follow`` says whether
+    the model is that of the ``"snapshots"``, or that which ``[snapshot] serving`` publishes.
     """
 
     topic: Name | None = None
@@ -124,6 +131,7 @@ class Score(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch: Positive = 500
     max_age: Seconds | None = None
     when_stale: WhenStale = "warn"
+    follow: Literal["snapshots", "serving"] = "snapshots"
 
 
 class DeadLetters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,6 +272,11 @@ def parse(tree: Mapping[str, Any]) -> Config:
         raise ConfigError("[learner] needs use or factory", hint=_example("learner"))
     _check_source(config.source)
     _check_times(config)
+    if config.score.follow == "serving" and config.snapshot.serving is None:
+        raise ConfigError(
+            "[score] follow: nobody publishes what it would follow",
+            hint='[snapshot] serving = "float32", "bfloat16" or "float16" does',
+        )
     if "://" not in config.log:
         raise ConfigError(f"log: {config.log!r} is no address", hint=_example("log"))
     return config
@@ -320,7 +333,7 @@ def _convert(value: Any, kind: type[Any], where: str) -> Any:
     key = path.rstrip("`")
     name = re.split(r"[.\[]", key)[0]
     given = value.get(name) if isinstance(value, dict) else value
-    literals = get_args(hints.get(name)) if name in hints else ()
+    literals = _literals(hints.get(name))
     hint = ""
     if literals and all(isinstance(item, str) for item in literals):
         message, hint = f"{given!r} is not one of the accepted values", _accepted(literals)
@@ -330,6 +343,12 @@ def _convert(value: Any, kind: type[Any], where: str) -> Any:
     else:
         message = f"{message.replace('`', '').lower()} (the value is {given!r})"
     raise ConfigError(f"{where}{key}: {message}", hint=hint)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a key accepts, if it accepts only some."""
+    options = [arg for arg in get_args(hint) if arg is not NoneType]
+    return get_args(options[0]) if len(options) == 1 else tuple(options)
 
 
 def _value(text: str) -> Any:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from stream_update import plugins
 from stream_update.bounds import Limits
@@ -25,7 +25,9 @@ from stream_update.freshness import WhenStale
 from stream_update.partitions import partition_for
 from stream_update.protocols import Closing, Log, Reader
 from stream_update.refusals import Refusals
+from stream_update.serving import Follow
 from stream_update.signing import TrustedKeys
+from stream_update.snapshot import Manifest, ServingManifest
 
 __all__ = ["Answer", "Model", "ModelSubscriber"]
 
@@ -48,6 +50,9 @@ class Answer(NamedTuple):
 
 class ModelSubscriber(Closing):
     """Follows the snapshots of an application and predicts with the newest.
+
+    With ``follow="serving"`` the models are those that ``[snapshot] serving`` publishes: the
+    same predictions but for rounding, in fewer bytes.
 
     ``log`` is an address (``kafka://...``, ``sqlite:///...``) or an open log, ``kafka``
     the client's options, ``lineage`` the one to follow (the app's name by default) and
@@ -81,6 +86,7 @@ class ModelSubscriber(Closing):
         *,
         log: str | Log,
         lineage: str = "",
+        follow: Follow = "snapshots",
         kafka: Mapping[str, Any] | None = None,
         allow: Sequence[type] = (),
         trusted_keys: Sequence[str] = (),
@@ -91,16 +97,19 @@ class ModelSubscriber(Closing):
         on_model: Callable[[Model], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if follow not in get_args(Follow):
+            raise ConfigError(f"follow: {follow!r} is neither of {get_args(Follow)}")
         self.app = app
         self.when_stale = when_stale
         self._name = lineage or app
-        self._topic = f"{app}.snapshots"
+        self._topic = f"{app}.{follow}"
         self._refusals = Refusals(self._topic)
         self._warned = False
         self._clock = clock
         self._rules = Rules(
             app,
             self._topic,
+            Manifest if follow == "snapshots" else ServingManifest,
             tuple(allow),
             TrustedKeys.load(trusted_keys) if trusted_keys else None,
             limits,

@@ -37,6 +37,7 @@ class Rules(NamedTuple):
 
     app: str
     topic: str
+    kind: type[Manifest]
     allow: tuple[type, ...]
     trusted: TrustedKeys | None
     limits: Limits
@@ -67,6 +68,7 @@ class Following:
         self._rules = rules
         self._adopted = adopted
         self._digests: dict[int, str] = {}
+        self._origins: dict[int, str] = {}
         self._read_to: dict[int, int] = {}
         self._assemblers: dict[int, Assembler] = {}
 
@@ -103,7 +105,12 @@ class Following:
     def _assembler(self, partition: int) -> Assembler:
         rules = self._rules
         return Assembler(
-            self.lineage, rules.trusted, app=rules.app, partition=partition, limits=rules.limits
+            self.lineage,
+            rules.trusted,
+            app=rules.app,
+            partition=partition,
+            limits=rules.limits,
+            kind=rules.kind,
         )
 
     def _survey(self, reader: Reader, where: TopicPartition) -> int:
@@ -150,7 +157,7 @@ class Following:
         if self._goes_back(partition, manifest.seq, offset):
             return False
         expires = manifest.expires_ms
-        if beat is not None and beat.sha256 == snapshot.sha256 and beat.expires_ms is not None:
+        if beat is not None and beat.sha256 == snapshot.origin and beat.expires_ms is not None:
             expires = max(expires or 0, beat.expires_ms)
         if expires is not None and expires <= now:
             text = f"snapshot {manifest.seq} expired {(now - expires) / 1000:.0f} s ago"
@@ -167,6 +174,7 @@ class Following:
                 self.failure = error  # what `wait` says, unless another one fits
             return False
         self._digests = {**self._digests, partition: snapshot.sha256}
+        self._origins = {**self._origins, partition: snapshot.origin}
         self.freshness.seen(partition, manifest.created_ms, expires, now)
         self.models = {**self.models, partition: model}
         self._adopted(self, model)
@@ -185,7 +193,7 @@ class Following:
         current = self.models.get(partition)
         if current is None or beat.seq != current.manifest.seq:
             return
-        if beat.sha256 != self._digests[partition]:
+        if beat.sha256 != self._origins[partition]:
             self._refuse(
                 partition,
                 "bad-digest",

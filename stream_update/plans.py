@@ -9,6 +9,7 @@ from stream_update.bounds import Limits
 from stream_update.events import Alarm, Batch, Block
 from stream_update.lane import Lane
 from stream_update.protocols import Reader
+from stream_update.serving import Serving
 from stream_update.signing import SigningKey, TrustedKeys
 from stream_update.snapshot import Identity
 
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
     bad_ratio: float = 1.0
     bad_window: int = 10_000
     start: Mapping[int, int] | None = None
+    serving: Serving | None = None
 
     @property
     def lineage(self) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from stream_update.errors import ConfigError, LineageMismatch
 from stream_update.events import Tree
-from stream_update.protocols import Learner, Log
+from stream_update.protocols import Learner, Log, Precision
 
 __all__ = [
     "LEARNERS",
@@ -33,6 +33,8 @@ __all__ = [
     "open_log",
     "resolve",
     "restored",
+    "rounds",
+    "served",
     "sources",
 ]
 
@@ -116,6 +118,32 @@ def restored(kind: str, tree: Tree, task: str, *, allow: Sequence[Any] = (), whe
     for serving in [_installed(wrap, WRAPS, where).serving for wrap in wraps]:
         tree = serving(tree)
     return cast("Learner", maker.restored(tree, task, allow=allow))
+
+
+def served(kind: str, tree: Tree, precision: Precision, *, where: str) -> tuple[str, Tree]:
+    """Of a dump of a learner of this kind what those need who only predict, and its kind.
+
+    Raises :class:`ConfigError` that begins with ``where`` for a kind that has no weights to be
+    rounded, if ``precision`` asks for that.
+    """
+    *wraps, name = kind.replace(")", "").split("(")
+    for wrap in wraps:
+        tree = _installed(wrap, WRAPS, where).serving(tree)
+    maker = _installed(name, LEARNERS, where)
+    if rounds(name):
+        return name, maker.for_serving(tree, precision)
+    if precision != "float32":
+        raise ConfigError(
+            f"{where}: learners of the kind {name!r} have no weights that could be {precision}",
+            hint='"float32" publishes what predicts, in the numbers that it has',
+        )
+    return name, tree
+
+
+def rounds(kind: str) -> bool:
+    """Whether learners of this kind have weights of which fewer digits can be published."""
+    name = kind.replace(")", "").split("(")[-1]
+    return hasattr(_installed(name, LEARNERS, kind), "for_serving")
 
 
 def _installed(name: str, group: str, where: str) -> Any:

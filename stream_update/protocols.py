@@ -27,6 +27,7 @@ from stream_update.events import (
 )
 
 Delivery = Literal["exactly-once", "at-least-once"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 __all__ = [
     "Appender",
@@ -38,9 +39,11 @@ __all__ = [
     "Log",
     "Member",
     "Monitor",
+    "Precision",
     "Publication",
     "Publisher",
     "Reader",
+    "Serves",
 ]
 
 
@@ -330,6 +333,23 @@ class LearnsUnlabelled(Protocol):
 
     def learn_unlabelled(self, features: Sequence[Features]) -> None:
         """Learn these. Raises :class:`~stream_update.errors.LearnerFailed`."""
+        ...
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """What a kind of learner may have besides: of its dump, what those need who only predict.
+
+    Without it they are given the whole dump.
+    """
+
+    @staticmethod
+    def for_serving(tree: Tree, precision: Precision) -> Tree:
+        """A dump without what only learning needs, its weights rounded to this precision.
+
+        The kind's ``restored`` takes it as it takes a dump; ``load`` refuses it, because a
+        learner that went on from it would not be the one that it was.
+        """
         ...
 
 

@@ -491,11 +491,12 @@ class Slot:
                 {str(p): offset for p, offset in sorted(lane.next.items())},
             )
             made.append(journal_record(entry, plan.topics["journal"], plan.lineage))
-        sealed = self._seal(with_journal=journal_index is not None) if sealing else None
-        if sealed is not None:
-            made += records(sealed, plan.topics["snapshots"], plan.signing)
+        sealed: Snapshot | None = None
+        if sealing:
+            sealed, stored = self._seal(with_journal=journal_index is not None)
+            made += stored
         if beating:
-            made.append(self._heartbeat())
+            made += self._heartbeats()
         seq = sealed.manifest.seq if sealed else self.seq
         at = lane.next if sealed else self._snapshot_next
         offsets = {}
@@ -529,12 +530,14 @@ class Slot:
             "snapshot": self.seq,
         }
 
-    def _seal(self, *, with_journal: bool) -> Snapshot:
+    def _seal(self, *, with_journal: bool) -> tuple[Snapshot, list[Record]]:
+        """A snapshot, and the records of all that is published of it."""
         assert self._kit is not None
         lane, plan = self._kit.lane, self._plan
         now = int(time.time() * 1000)
+        state = lane.freeze()
         sealed = seal(
-            lane.freeze(),
+            state,
             plan.identity,
             compression_level=plan.compression_level,
             partition=self.number,
@@ -556,8 +559,16 @@ class Slot:
             start=self._began,
             poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
         )
+        made = records(sealed, plan.topics["snapshots"], plan.signing)
+        served = sealed
+        if plan.serving is not None:
+            served = plan.serving.seal(
+                sealed, state["learner"], compression_level=plan.compression_level
+            )
+            made += records(served, plan.serving.topic, plan.signing)
         try:
-            plan.limits.check(sealed.manifest.size, sealed.manifest.unpacked_size)
+            for one in (sealed, served):
+                plan.limits.check(one.manifest.size, one.manifest.unpacked_size)
         except CorruptSnapshot as error:
             raise Fatal(
                 f"lane {self.number} of lineage {plan.lineage} has grown too large, and nobody "
@@ -565,9 +576,10 @@ class Slot:
                 hint="raise the limit here and where its snapshots are followed, or let the "
                 "model grow less; nothing that was committed is lost",
             ) from error
-        return sealed
+        return sealed, made
 
-    def _heartbeat(self) -> Record:
+    def _heartbeats(self) -> list[Record]:
+        """The same word to all who follow, whichever of the topics they read."""
         plan, now = self._plan, int(time.time() * 1000)
         beat = Heartbeat(
             app=plan.identity.app,
@@ -579,7 +591,8 @@ class Slot:
             expires_ms=None if plan.expires_ms is None else now + plan.expires_ms,
             key_id="" if plan.signing is None else plan.signing.key_id,
         )
-        return heartbeat_record(beat, plan.topics["snapshots"], plan.signing)
+        topics = [plan.topics["snapshots"], *([plan.serving.topic] if plan.serving else [])]
+        return [heartbeat_record(beat, topic, plan.signing) for topic in topics]
 
     def confirm(self, part: Part, given: list[int]) -> None:
         """The checkpoint with this part is in the log; ``given`` are its records' offsets."""

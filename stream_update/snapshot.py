@@ -25,6 +25,7 @@ from stream_update.bounds import Limits, measure, unpack
 from stream_update.errors import CorruptSnapshot, LineageMismatch
 from stream_update.events import Headers, Record, Tree
 from stream_update.heartbeat import Heartbeat, read_heartbeat
+from stream_update.protocols import Precision
 from stream_update.refusals import Refusal
 from stream_update.signing import SigningKey, TrustedKeys, signature_headers
 
@@ -34,6 +35,7 @@ __all__ = [
     "Assembler",
     "Identity",
     "Manifest",
+    "ServingManifest",
     "Snapshot",
     "changed_sources",
     "open_payload",
@@ -128,6 +130,18 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {int(partition): offset for partition, offset in self.next.items()}
 
 
+class ServingManifest(Manifest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of what is made of a snapshot for those who only predict: the learner alone, and of it
+    what predicts, in numbers of this ``precision``.
+
+    What it says of the events and of the lineage is said of that ``snapshot``, the SHA-256 of
+    whose manifest it names. Neither kind of manifest is taken for the other.
+    """
+
+    snapshot: str
+    precision: Precision
+
+
 class Snapshot(Struct, frozen=True):
     """A manifest, its hash, and the payload it describes."""
 
@@ -135,6 +149,12 @@ class Snapshot(Struct, frozen=True):
     sha256: str
     payload: bytes
     limits: Limits = Limits()
+
+    @property
+    def origin(self) -> str:
+        """The SHA-256 by which heartbeats name it: that of the snapshot it was made of."""
+        manifest = self.manifest
+        return manifest.snapshot if isinstance(manifest, ServingManifest) else self.sha256
 
     def state(self) -> Tree:
         """The tree of plain values; raises :class:`CorruptSnapshot`."""
@@ -155,12 +175,13 @@ def seal(
     identity: Identity,
     *,
     compression_level: int = 3,
+    kind: type[Manifest] = Manifest,
     **facts: Any,
 ) -> Snapshot:
-    """Pack a state; ``facts`` are the manifest's remaining fields."""
+    """Pack a state; ``facts`` are the remaining fields of its ``kind`` of manifest."""
     packed = msgspec.msgpack.encode(state)
     payload = zstandard.ZstdCompressor(level=compression_level).compress(packed)
-    manifest = Manifest(
+    manifest = kind(
         format=FORMAT,
         codec=CODEC,
         identity=identity,
@@ -178,12 +199,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.encode(manifest)
 
 
-def read_manifest(value: bytes) -> Manifest:
+def read_manifest(value: bytes, kind: type[Manifest] = Manifest) -> Manifest:
     """The inverse of :func:`encode_manifest`; raises :class:`CorruptSnapshot`."""
     if len(value) > MAX_MANIFEST_BYTES:
         raise CorruptSnapshot(f"a manifest of {len(value)} bytes", reason="too-large")
     try:
-        manifest = msgspec.json.decode(value, type=Manifest)
+        manifest = msgspec.json.decode(value, type=kind)
         places = {**manifest.positions, **{int(p): at for p, at in manifest.start.items()}}
     except RecursionError as error:
         raise CorruptSnapshot("the manifest is nested too deep", reason="too-deep") from error
@@ -284,7 +305,8 @@ class Assembler:
     exists only once its manifest is there, and before it, in their order, all of its
     chunks. What is not taken is in ``refused``, with its reason. With ``trusted`` keys, a
     manifest that none of them signed is refused before it is parsed. ``app`` and
-    ``partition`` are those that manifests have to be of, None for any.
+    ``partition`` are those that manifests have to be of, None for any; ``kind`` is what they
+    have to be.
 
     Records of other lineages are none of its business; a heartbeat of its own is in
     ``heartbeat``, the newest of them.
@@ -298,7 +320,9 @@ class Assembler:
         app: str | None = None,
         partition: int | None = None,
         limits: Limits = Limits(),  # noqa: B008 - it never changes
+        kind: type[Manifest] = Manifest,
     ) -> None:
+        self._kind = kind
         self._lineage = lineage
         self._trusted = trusted
         self._app = app
@@ -352,7 +376,7 @@ class Assembler:
             return None
         if self._trusted is not None:
             self._trusted.check(fields, value, "manifest")
-        manifest = read_manifest(value)
+        manifest = read_manifest(value, self._kind)
         self._check_place(manifest.identity.app, manifest.partition)
         if manifest.seq != seq or manifest.identity.lineage != self._lineage:
             raise CorruptSnapshot("the manifest and its headers disagree", reason="bad-headers")

@@ -13,6 +13,7 @@ __all__ = [
     "create_topics",
     "end_offsets",
     "grow_topics",
+    "snapshot_topics",
     "source_topic",
     "topic_specs",
 ]
@@ -28,12 +29,18 @@ COMPACTED = {
 }
 
 
+def snapshot_topics(config: Config) -> list[str]:
+    """Those with a partition for each lane: the snapshots, and what is made of them."""
+    kinds = ["snapshots"] if config.snapshot.serving is None else ["snapshots", "serving"]
+    return [config.topic(kind) for kind in kinds]
+
+
 def topic_specs(config: Config, partitions: int) -> list[TopicSpec]:
     """Every topic of the application; ``partitions`` is the source topic's number."""
     replicas = config.source.replication_factor
     return [
         TopicSpec(config.source.topic, partitions, replicas),
-        TopicSpec(config.topic("snapshots"), partitions, replicas, COMPACTED),
+        *(TopicSpec(name, partitions, replicas, COMPACTED) for name in snapshot_topics(config)),
         *(TopicSpec(config.topic(kind), partitions, replicas) for kind in OUTPUTS),
         TopicSpec(config.topic("journal"), 1, replicas, {"retention.ms": "-1"}),
         TopicSpec(config.topic("control"), 1, replicas, {"retention.ms": "-1"}),
@@ -53,14 +60,15 @@ def create_topics(config: Config, log: Log) -> list[str]:
 
 
 def grow_topics(config: Config, log: Log) -> list[str]:
-    """Give the source as many partitions as configured, and the snapshots as many as the
-    source; return the names of those that got some.
+    """Give the source as many partitions as configured, and the topics of snapshots as many as
+    the source; return the names of those that got some.
     """
     before = log.topics()
     log.add_partitions(config.source.topic, config.source.partitions)
     total = log.topics()[config.source.topic].partitions
-    log.add_partitions(config.topic("snapshots"), total)
-    names = (config.source.topic, config.topic("snapshots"))
+    for name in snapshot_topics(config):
+        log.add_partitions(name, total)
+    names = (config.source.topic, *snapshot_topics(config))
     return [name for name in names if before[name].partitions < total]
 
 
@@ -76,7 +84,8 @@ def source_topic(config: Config, log: Log, topic: str | None = None) -> TopicInf
         )
     create_topics(config, log)
     if name == config.source.topic:
-        log.add_partitions(config.topic("snapshots"), info.partitions)
+        for one in snapshot_topics(config):
+            log.add_partitions(one, info.partitions)
     return info
 
 

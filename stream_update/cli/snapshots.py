@@ -26,7 +26,7 @@ from stream_update.journal import Journal
 from stream_update.proof import Verdict, held_snapshots, verify
 from stream_update.protocols import Log
 from stream_update.restore import read_range
-from stream_update.snapshot import Assembler, Manifest, signed_by
+from stream_update.snapshot import Assembler, Manifest, ServingManifest, signed_by
 
 __all__ = ["commands"]
 
@@ -47,24 +47,31 @@ class _Listed(NamedTuple):
         return {**orjson.loads(_manifest_json(self.manifest)), "signed": self.signed}
 
 
-def _manifests(config: Config, log: Log) -> list[_Listed]:
-    """Every manifest on the snapshot topic, of the configured lineage, oldest first.
+def _manifests(config: Config, log: Log, *, serving: bool = False) -> list[_Listed]:
+    """Every manifest on the snapshot topic, of the configured lineage, oldest first; those of
+    what is published for ``serving`` instead.
 
     Also those that nobody who trusts the configured keys would take: this is where a
     person looks for them.
     """
-    topic = config.topic("snapshots")
+    topic = config.topic("serving" if serving else "snapshots")
     info = log.topics().get(topic)
     if info is None:
         raise ConfigError(
-            f"{config.log} has no topic {topic!r}", hint="nothing has been trained there yet"
+            f"{config.log} has no topic {topic!r}",
+            hint="[snapshot] serving lets trainers publish there"
+            if serving
+            else "nothing has been trained there yet",
         )
+    kind = ServingManifest if serving else Manifest
     trusted = assemble.trusted_keys(config)
     found: list[_Listed] = []
     with log.reader() as reader:
         for partition in range(info.partitions):
             where = TopicPartition(topic, partition)
-            assembler = Assembler(config.lineage_name, app=config.app, partition=partition)
+            assembler = Assembler(
+                config.lineage_name, app=config.app, partition=partition, kind=kind
+            )
             held: list[_Listed] = []
             first = reader.beginning_offsets([where])[where]
             for batch in read_range(reader, where, first, reader.end_offsets([where])[where]):
@@ -80,15 +87,21 @@ def _manifests(config: Config, log: Log) -> list[_Listed]:
     return found
 
 
+serving_option = click.option(
+    "--serving", is_flag=True, help="What is published beside them for those who only predict."
+)
+
+
 @snapshots.command("list")
 @configured
 @lineage_option
+@serving_option
 @json_option
-def snapshots_list(config: Config, as_json: bool) -> None:
+def snapshots_list(config: Config, serving: bool, as_json: bool) -> None:
     """The snapshots that the log still holds."""
     with assemble.open_log(config) as log:
         config = looked_at(config, log)
-        listed = _manifests(config, log)
+        listed = _manifests(config, log, serving=serving)
     if as_json:
         print_json([one.as_dict() for one in listed])
         return
@@ -123,15 +136,17 @@ def snapshots_list(config: Config, as_json: bool) -> None:
 @click.argument("seq", type=int, required=False)
 @configured
 @lineage_option
+@serving_option
 @click.option("--partition", type=int, default=0, show_default=True)
-def snapshots_show(config: Config, seq: int | None, partition: int) -> None:
+def snapshots_show(config: Config, seq: int | None, serving: bool, partition: int) -> None:
     """The manifest of a snapshot, the newest by default, as JSON.
 
     With trusted keys one that they signed, if there is any; "signed" says by which.
     """
     with assemble.open_log(config) as log:
         config = looked_at(config, log)
-        listed = [one for one in _manifests(config, log) if one.manifest.partition == partition]
+        found = _manifests(config, log, serving=serving)
+    listed = [one for one in found if one.manifest.partition == partition]
     chosen = [one for one in listed if seq is None or one.manifest.seq == seq]
     chosen = [one for one in chosen if one.good] or chosen
     if not chosen:

@@ -12,7 +12,7 @@ from stream_update import plugins
 from stream_update.answers import in_turn
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
-from stream_update.protocols import Described, Learner
+from stream_update.protocols import Described, Learner, Precision
 from stream_update.wraps.combining import Combiner, Opinion, combiner, opinions
 from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
@@ -206,6 +206,22 @@ class Ensemble:
             ],
             "combiner": self._combiner.dump(),
         }
+
+    @staticmethod
+    def for_serving(tree: Tree, precision: Precision) -> Tree:
+        """Each member as its kind does it; of members of mixed kind those are rounded that can be.
+
+        Raises :class:`~stream_update.errors.ConfigError` if none can.
+        """
+        able = [plugins.rounds(member["kind"]) for member in tree["members"]]
+        members = []
+        for member, rounds in zip(tree["members"], able, strict=True):
+            kept: Precision = precision if rounds or not any(able) else "float32"
+            kind, state = plugins.served(
+                member["kind"], member["state"], kept, where="learner.members"
+            )
+            members.append({"kind": kind, "state": state})
+        return {**tree, "members": members}
 
     def _settings(self) -> dict[str, Any]:
         return {"combine": self._combine, **self._options}

@@ -102,6 +102,7 @@ class Options(NamedTuple):
     partitions: int
     bad: float
     duplicates: float
+    serving: str
     mutant: str
     only: list[str]
     keep: bool
@@ -261,6 +262,7 @@ events = {every}
 seconds = 0.3
 [snapshot]
 every = 2
+{f'serving = "{options.serving}"' if options.serving else ""}
 {kafka if scheme != "sqlite" else ""}
 """,
             encoding="utf-8",
@@ -425,6 +427,7 @@ every = 2
             f"events in {time.monotonic() - self._began:.0f} s\n"
             f"  {deaths}\n"
             f"  compared with an uninterrupted learning: {counts['snapshots']} snapshots, "
+            f"{counts['for serving']} for serving, "
             f"{counts['rows']} rows of metrics, {counts['dead letters']} dead letters, "
             f"{counts['alarms']} alarms, {counts['journal entries']} journal entries; in "
             f"{counts['looks']} looks"
@@ -641,6 +644,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--partitions", type=int, default=3)
     add("--bad", type=float, default=0.02, help="share of bad events")
     add("--duplicates", type=float, default=0.02, help="share of events that are sent twice")
+    precisions = ["float32", "bfloat16", "float16"]
+    add("--serving", choices=precisions, default="", help="publish a smaller one beside each")
     add("--mutant", choices=[*MUTANTS], default="", help="trainers that do it wrong")
     add("--only", choices=[*FAULTS], action="append", default=[], help="this kind of fault")
     add("--keep", action="store_true", help="keep the folder with the log and what was said")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from stream_update import plugins
 from stream_update.codecs import dead_letter_record, json_record
 from stream_update.components import Components, components, fresh_lane
 from stream_update.config import Config
@@ -17,7 +18,7 @@ from stream_update.monitors.prequential import Prequential
 from stream_update.plans import Kit
 from stream_update.protocols import Reader
 from stream_update.restore import read_range
-from stream_update.snapshot import state_digest
+from stream_update.snapshot import Manifest, state_digest
 
 __all__ = ["Gold", "Said"]
 
@@ -102,6 +103,15 @@ class Gold:
         self._safe = self._kit.lane.freeze()
         self._path.clear()
         return state_digest(self._safe)
+
+    def serving_digest(self, manifest: Manifest) -> str:
+        """That of what is published for serving beside a snapshot taken at :meth:`digest`."""
+        precision = self._config.snapshot.serving
+        assert precision is not None
+        _, tree = plugins.served(
+            manifest.identity.learner, self._safe["learner"], precision, where="gold"
+        )
+        return state_digest({"learner": tree})
 
     def figures(self) -> dict[str, Any]:
         """What the trainer's metrics record says here, but for the times and the snapshot."""

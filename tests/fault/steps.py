@@ -23,7 +23,9 @@ from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.sending import Spread
 from stream_update.log.kafka.watchdog import Call
+from stream_update.serving import Serving
 from stream_update.slots import Part, Slot
+from stream_update.snapshot import Snapshot
 from stream_update.worker import Worker
 
 __all__ = ["STEPS", "Armed", "Visitor", "steps_of", "wrap"]
@@ -323,6 +325,21 @@ def _learn_twice() -> None:
     around(Slot, "feed", make)
 
 
+def _serve_the_past() -> None:
+    served: dict[Any, Any] = {}
+
+    def make(method: Any) -> Any:
+        def seal(serving: Serving, snapshot: Snapshot, dump: Any, **options: Any) -> Snapshot:
+            before = served.get(snapshot.manifest.partition, dump)
+            served[snapshot.manifest.partition] = dump
+            made: Snapshot = method(serving, snapshot, before, **options)
+            return made
+
+        return seal
+
+    around(Serving, "seal", make)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "says-twice": _say_twice,
     "commits-behind-the-snapshot": _lag_behind,
@@ -330,5 +347,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "loses-outputs": _lose_outputs,
     "ignores-the-fence": _ignore_the_fence,
     "learns-what-nobody-sent": _learn_twice,
+    "serves-the-past": _serve_the_past,
 }
 """Faults of the product itself, to see that the harness notices them."""

@@ -62,8 +62,9 @@ def test_a_single_lane_with_a_learner_that_reacts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("learner", ["network", "replay", "ensemble"])
 def test_learners_of_batches(learner: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    options = ("--learner", learner, "--events", 5000)
-    survives(tmp_path, "--kills", 5, "--seed", 45, *options)
+    options = ("--learner", learner, "--events", 5000, "--serving", "bfloat16")
+    said = survives(tmp_path, "--kills", 5, "--seed", 45, *options)
+    assert re.search(r"[1-9]\d* for serving", said)
 
 
 def test_the_end_at_the_steps_of_the_protocol(tmp_path: Path, log: str) -> None:
@@ -97,12 +98,14 @@ def test_a_broker_that_is(tmp_path: Path, kafka_bootstrap: str, fault: str) -> N
         ("commits-behind-the-snapshot", "I[25]|ended with 3"),
         ("leaves-out-what-is-silent", "I3"),
         ("learns-what-nobody-sent", "I[12]"),
+        ("serves-the-past", "I1.*for serving"),
     ],
 )
 def test_a_trainer_that_does_it_wrong_is_noticed(
     tmp_path: Path, mutant: str, invariant: str
 ) -> None:
-    code, said = chaos(tmp_path, "--mutant", mutant, "--kills", 20, "--seed", 46)
+    options = ("--mutant", mutant, "--kills", 20, "--seed", 46, "--serving", "float32")
+    code, said = chaos(tmp_path, *options)
     assert code == 1, said
     violated = said.partition("VIOLATED ")[2]
     assert violated, said

@@ -1,6 +1,7 @@
 """What the log says about a lineage, and whether it may: the invariants I1 to I6.
 
-I1  every snapshot's state is that of an uninterrupted learning of the events before it
+I1  every snapshot's state is that of an uninterrupted learning of the events before it, and
+    so is what is published beside it for those who only predict
 I2  every dead letter, alarm, row of metrics and journal entry that is committed is there
     once, in order, and is what the uninterrupted learning says; none is missing
 I3  every event is learned, rejected, unlabelled or a duplicate: exactly one of them, or it waits
@@ -35,13 +36,13 @@ from stream_update.events import Batch, Committed, TopicPartition
 from stream_update.journal import JournalEntry
 from stream_update.log.kafka.connect import bootstrap_servers
 from stream_update.protocols import Log, Member, Reader
-from stream_update.snapshot import Assembler, Manifest
+from stream_update.snapshot import Assembler, Manifest, ServingManifest
 from tests.fault.gold import Gold, Said
 
 __all__ = ["Violation", "Witness"]
 
 SETTLE_S = 60.0
-KINDS = ("snapshots", "metrics", "drift", "dead-letters", "journal")
+KINDS = ("snapshots", "serving", "metrics", "drift", "dead-letters", "journal")
 Vector = dict[int, int]
 
 
@@ -111,7 +112,9 @@ class Track:
         self.partitions = partitions
         self.rows: list[dict[str, Any]] = []
         self.manifests: list[Manifest] = []
-        self.last_sha = ""
+        self.shas: list[str] = []
+        self.served: dict[int, ServingManifest] = {}
+        self.serving_due: dict[int, str] = {}
         self.entries: list[JournalEntry] = []
         self.gold = Gold(config, partitions, reader)
         self.rows_done = self.manifests_done = self.entries_done = 0
@@ -135,13 +138,17 @@ class Witness:
             number: Track(config, partitions, self._source_reader)
             for number, partitions in enumerate(groups)
         }
+        unused = set() if self._single else {"journal"}
+        if config.snapshot.serving is None:
+            unused.add("serving")
+        self._kinds = [kind for kind in KINDS if kind not in unused]
         self._at = {
             TopicPartition(config.topic(kind), p): 0
-            for kind in KINDS
+            for kind in self._kinds
             for p in (numbers if kind != "journal" else range(1))
-            if self._single or kind != "journal"
         }
         self._assemblers = {number: Assembler(self._lineage) for number in self.tracks}
+        self._serving = {n: Assembler(self._lineage, kind=ServingManifest) for n in self.tracks}
         self._last: dict[str, dict[tuple[int, int], int]] = {}
         self._seen: dict[str, dict[tuple[Any, ...], tuple[int, int]]] = {
             "dead-letters": {},
@@ -152,7 +159,16 @@ class Witness:
         self._late: dict[str, float] = {}
         self.committed: dict[int, Committed] = {}
         self.counts = dict.fromkeys(
-            ("looks", "rows", "snapshots", "dead letters", "alarms", "journal entries"), 0
+            (
+                "looks",
+                "rows",
+                "snapshots",
+                "for serving",
+                "dead letters",
+                "alarms",
+                "journal entries",
+            ),
+            0,
         )
 
     def close(self) -> None:
@@ -170,7 +186,7 @@ class Witness:
         return {w.partition: end for w, end in self._source_reader.end_offsets(places).items()}
 
     def open_transactions(self) -> list[str]:
-        topics = [self._config.topic(kind) for kind in KINDS if kind != "journal"]
+        topics = [self._config.topic(kind) for kind in self._kinds if kind != "journal"]
         return self._offsets.open_transactions(topics, self._config.source.partitions)
 
     def _partitions(self) -> range:
@@ -236,6 +252,9 @@ class Witness:
             if kind == "snapshots":
                 if fields.get("lineage") == self._lineage.encode():
                     self._take_snapshot(batch.partition, value, headers)
+            elif kind == "serving":
+                if fields.get("lineage") == self._lineage.encode():
+                    self._take_serving(batch.partition, value, headers)
             elif kind == "dead-letters":
                 if fields.get("lineage") == self._lineage.encode():
                     key = (int(fields["partition"]), int(fields["offset"]))
@@ -267,10 +286,11 @@ class Witness:
         snapshot.state()
         manifest = snapshot.manifest
         before = track.manifests[-1] if track.manifests else None
-        if (manifest.seq, manifest.parent) != (before.seq + 1 if before else 1, track.last_sha):
+        last_sha = track.shas[-1] if track.shas else ""
+        if (manifest.seq, manifest.parent) != (before.seq + 1 if before else 1, last_sha):
             raise Violation(
                 f"I4: lane {number}: snapshot {manifest.seq} names parent {manifest.parent[:8]} "
-                f"after snapshot {before.seq if before else 0} ({track.last_sha[:8]})"
+                f"after snapshot {before.seq if before else 0} ({last_sha[:8]})"
             )
         if before is not None:
             further = all(manifest.positions[p] >= at for p, at in before.positions.items())
@@ -282,7 +302,26 @@ class Witness:
             if manifest.identity != before.identity:
                 raise Violation(f"I4: lane {number}: snapshot {manifest.seq} is of another stream")
         track.manifests.append(manifest)
-        track.last_sha = snapshot.sha256
+        track.shas.append(snapshot.sha256)
+        assembler.forget(seq + 1)
+
+    def _take_serving(self, number: int, value: bytes | None, headers: Any) -> None:
+        assembler, track = self._serving[number], self.tracks[number]
+        seq = assembler.add(value, headers)
+        if assembler.refused:
+            raise Violation(f"I4: lane {number}: for serving: {assembler.refused}")
+        if seq is None:
+            return
+        snapshot = assembler.complete(seq)
+        if snapshot is None:
+            raise Violation(f"I4: lane {number}: for serving: {seq} has no payload")
+        snapshot.state()
+        assert isinstance(snapshot.manifest, ServingManifest)
+        if seq != max(track.served, default=0) + 1:
+            raise Violation(
+                f"I4: lane {number}: for serving: {seq} after {max(track.served, default=0)}"
+            )
+        track.served[seq] = snapshot.manifest
         assembler.forget(seq + 1)
 
     def _take_row(self, row: dict[str, Any]) -> None:
@@ -392,6 +431,7 @@ class Witness:
             yield f"I2: lane {number}: no row of metrics is at the committed offsets {target}"
             return
         yield from self._match(track, target)
+        yield from self._check_serving(number, track)
 
     def _advance(self, number: int, track: Track, target: Vector) -> None:
         """Through all rows and snapshots up to there, in their order."""
@@ -431,8 +471,31 @@ class Witness:
                     f"I1: lane {number}: snapshot {manifest.seq} at {manifest.next} has state "
                     f"{manifest.digest[:12]}, an uninterrupted run has {digest[:12]}"
                 )
+            if self._config.snapshot.serving is not None:
+                track.serving_due[manifest.seq] = track.gold.serving_digest(manifest)
             track.manifests_done += 1
             self.counts["snapshots"] += 1
+
+    def _check_serving(self, number: int, track: Track) -> Iterable[str]:
+        """What is beside each snapshot that has been compared."""
+        for seq in sorted(track.serving_due):
+            found, manifest = track.served.get(seq), track.manifests[seq - 1]
+            if found is None:
+                yield f"I1: lane {number}: nothing for serving beside snapshot {seq}"
+                return
+            digest = track.serving_due.pop(seq)
+            if found.digest != digest:
+                raise Violation(
+                    f"I1: lane {number}: for serving: {seq} has state {found.digest[:12]}, an "
+                    f"uninterrupted run has {digest[:12]}"
+                )
+            said = (found.snapshot, found.next, found.events, found.learned, found.parent)
+            if said != (
+                track.shas[seq - 1], manifest.next, manifest.events, manifest.learned,
+                manifest.parent,
+            ):  # fmt: skip
+                raise Violation(f"I4: lane {number}: for serving: {seq} says {said}")
+            self.counts["for serving"] += 1
 
     def _move(self, number: int, track: Track, at: Vector) -> None:
         if not self._single:

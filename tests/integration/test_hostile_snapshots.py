@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import msgspec
 import pytest
@@ -32,9 +32,17 @@ from stream_update.events import Record, TopicPartition
 from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.log.embedded import EmbeddedLog
 from stream_update.refusals import REASONS
-from stream_update.restore import newest, read_range
+from stream_update.restore import read_range, survey
+from stream_update.serving import Follow, Serving
 from stream_update.signing import SigningKey
-from stream_update.snapshot import Snapshot, records, tree_digest
+from stream_update.snapshot import (
+    Assembler,
+    Manifest,
+    ServingManifest,
+    Snapshot,
+    records,
+    tree_digest,
+)
 from stream_update.topics import create_topics
 from tests.programs import configure, elec2
 
@@ -46,14 +54,17 @@ LIMITS = Limits(max_bytes=10_000_000, max_unpacked_bytes=50_000_000, max_nodes=5
 class Attacker:
     """Has the log, a genuine snapshot, and the key that signed it."""
 
-    def __init__(self, log: EmbeddedLog, key: SigningKey) -> None:
+    def __init__(self, log: EmbeddedLog, key: SigningKey, followed: Follow = "snapshots") -> None:
         self.log = log
         self.key = key
+        self.followed: Follow = followed
+        self.topic = f"{APP}.{followed}"
+        kind = Manifest if followed == "snapshots" else ServingManifest
         with log.reader() as reader:
-            found = newest(reader, TOPIC, 0, APP)
+            where = TopicPartition(self.topic, 0)
+            found = survey(reader, where, Assembler(APP, kind=kind)).snapshot
             assert found is not None
             self.genuine: Snapshot = found
-            where = TopicPartition(TOPIC, 0)
             end = reader.end_offsets([where])[where]
             self.all = [
                 Record(TOPIC, value, key, 0, headers)
@@ -214,6 +225,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Attacker], Sequence[Record]]]] = {
         "rollback",
         lambda a: [_beat(a, time_ms=2_000_000), _beat(a, time_ms=1_000_000)],
     ),
+    "of the other kind": ("not-a-snapshot", lambda a: _other_kind(a)),  # noqa: PLW0108
     "a heartbeat for a snapshot that is not ours": (
         "bad-digest",
         lambda a: [_beat(a, time_ms=3_000_000, sha256="0" * 64)],
@@ -240,18 +252,33 @@ def _beat(attacker: Attacker, **changes: Any) -> Record:
     genuine = attacker.genuine
     facts = {
         "app": APP, "lineage": APP, "partition": 0, "seq": genuine.manifest.seq,
-        "sha256": genuine.sha256,
+        "sha256": genuine.origin,
     }  # fmt: skip
     return heartbeat_record(Heartbeat(**{**facts, **changes}), TOPIC, attacker.key)
 
 
+def _other_kind(attacker: Attacker) -> list[Record]:
+    """The next snapshot where what is made of it is due, or the other way round."""
+    made = attacker.forge()
+    if attacker.followed == "snapshots":
+        made = Serving(TOPIC, "float32").seal(made, attacker.state()["learner"])
+    else:
+        facts = {name: getattr(made.manifest, name) for name in Manifest.__struct_fields__}
+        made = Snapshot(Manifest(**facts), "", made.payload)
+    return records(made, TOPIC, attacker.key)
+
+
 @pytest.fixture
-def attacker(tmp_path: Path) -> Iterator[Attacker]:
+def attacker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Attacker]:
+    followed: Follow = getattr(request, "param", "snapshots")
     private = os.urandom(32)
     (tmp_path / "key").write_bytes(base64.b64encode(private))
     with EmbeddedLog(f"sqlite:///{tmp_path / 'hostile.db'}") as log:
         path = configure(tmp_path, log.url, APP, checkpoint=200)
-        config = load(path, [f"snapshot.signing_key=file:{tmp_path / 'key'}"])
+        options = [f"snapshot.signing_key=file:{tmp_path / 'key'}"]
+        if followed == "serving":
+            options.append("snapshot.serving=float32")
+        config = load(path, options)
         create_topics(config, log)
         with log.appender() as appender:
             for event in elec2(600):
@@ -259,19 +286,25 @@ def attacker(tmp_path: Path) -> Iterator[Attacker]:
                     [Record(config.source.topic, json.dumps(event).encode(), partition=0)]
                 )
         Trainer(config, log, until_end=True).run()
-        yield Attacker(log, SigningKey(private))
+        yield Attacker(log, SigningKey(private), followed)
 
 
 def follow(attacker: Attacker, key: SigningKey, **options: Any) -> ModelSubscriber:
     public = base64.b64encode(key.public).decode()
     return ModelSubscriber(
-        APP, log=attacker.log, trusted_keys=[public], limits=LIMITS, poll_s=0.01, **options
+        APP,
+        log=attacker.log,
+        follow=attacker.followed,
+        trusted_keys=[public],
+        limits=LIMITS,
+        poll_s=0.01,
+        **options,
     )
 
 
 def append(attacker: Attacker, made: Sequence[Record]) -> None:
     with attacker.log.appender() as appender:
-        appender.append(made)
+        appender.append(record._replace(topic=attacker.topic) for record in made)
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -281,6 +314,7 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("attacker", get_args(Follow), indirect=True)
 def test_each_is_refused_with_its_word_and_the_model_stays(attacker: Attacker) -> None:
     seen = set()
     with follow(attacker, attacker.key) as model:

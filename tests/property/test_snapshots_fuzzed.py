@@ -34,6 +34,7 @@ from stream_update.events import Batch, Record, TopicInfo, TopicPartition
 from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.learners.river import RiverLearner
 from stream_update.refusals import REASONS
+from stream_update.serving import Follow, Serving
 from stream_update.signing import SigningKey
 from stream_update.snapshot import Identity, Snapshot, records, seal, tree_digest
 
@@ -74,7 +75,7 @@ class Shelf:
         self.reached = threading.Event()
 
     def topics(self) -> dict[str, TopicInfo]:
-        return {TOPIC: TopicInfo(TOPIC, "id", 1)}
+        return {name: TopicInfo(name, "id", 1) for name in (TOPIC, f"{APP}.serving")}
 
     def reader(self) -> Shelf:
         return self
@@ -167,17 +168,26 @@ BEATS = [
     for one in GENUINE
 ]  # fmt: skip
 MEANING = {one.sha256: msgspec.msgpack.encode(one.state()["learner"]) for one in GENUINE}
-ALL = [record for made in RECORDS for record in made] + BEATS
+with pytest.MonkeyPatch.context() as small:
+    small.setattr(container, "CHUNK_BYTES", CHUNK)
+    SERVED = [Serving(TOPIC, "float32").seal(one, one.state()["learner"]) for one in GENUINE]
+    SMALL = [records(one, TOPIC, KEY) for one in SERVED]
+MEANING |= {one.sha256: MEANING[one.origin] for one in SERVED}
+ALL = [record for made in (*RECORDS, *SMALL) for record in made] + BEATS
 
 
-def follow(before: Sequence[Record], after: Sequence[Record]) -> ModelSubscriber:
+def follow(
+    before: Sequence[Record], after: Sequence[Record], kind: Follow = "snapshots"
+) -> ModelSubscriber:
     """A follower that has read all of this; what escaped from it is raised here."""
     ran.clear()
     tracemalloc.start()
     try:
         shelf = Shelf(before)
         log: Any = shelf
-        with ModelSubscriber(APP, log=log, trusted_keys=[PUBLIC], limits=LIMITS, poll_s=0) as it:
+        with ModelSubscriber(
+            APP, log=log, follow=kind, trusted_keys=[PUBLIC], limits=LIMITS, poll_s=0
+        ) as it:
             shelf.read_by(it)
             shelf.pieces += after
             shelf.read_by(it)
@@ -237,7 +247,7 @@ def mutated(draw: st.DrawFn) -> Record:
 
 
 STREAMS = st.lists(
-    mutated() | RANDOM | st.sampled_from(RECORDS).flatmap(st.permutations),
+    mutated() | RANDOM | st.sampled_from([*RECORDS, *SMALL]).flatmap(st.permutations),
     max_size=12,
 ).map(lambda parts: [r for part in parts for r in ([part] if isinstance(part, Record) else part)])
 
@@ -248,6 +258,19 @@ STREAMS = st.lists(
 @example([], [*BEATS, *(r for made in RECORDS for r in made), *BEATS])
 def test_who_cannot_sign_changes_nothing(before: list[Record], after: list[Record]) -> None:
     check_genuine(follow(before, after))
+
+
+@BOUNDED
+@given(STREAMS, STREAMS)
+@example([r for made in (*RECORDS, *SMALL) for r in made], [*BEATS])
+@example([], [*(r for made in (*SMALL, *RECORDS) for r in made), *BEATS])
+def test_nor_for_those_who_follow_what_is_for_serving(
+    noise: list[Record], more: list[Record]
+) -> None:
+    check_genuine(follow(noise, more, "serving"))
+    model = follow([*noise, *SMALL[2]], more, "serving")
+    assert model.version == f"{APP}@3"
+    check_genuine(model)
 
 
 @BOUNDED
@@ -270,7 +293,7 @@ JSON = st.recursive(
     ),
     max_leaves=6,
 )
-FIELDS = st.sampled_from([*Snapshot.__struct_fields__, *GENUINE[0].manifest.__struct_fields__])
+FIELDS = st.sampled_from([*Snapshot.__struct_fields__, *SERVED[0].manifest.__struct_fields__])
 IDENTITY = st.sampled_from(Identity.__struct_fields__)
 
 
@@ -285,10 +308,19 @@ IDENTITY = st.sampled_from(Identity.__struct_fields__)
 @example({"next": {"0": 2**80, "x": 1}}, {})
 @example({}, {"learner": "twin(" * 30 + "river" + ")" * 30})
 @example({}, {"versions": {"": "1", "../river": "0"}})
+@example({"precision": "float8"}, {})
+@example({"snapshot": 7}, {})
 def test_a_signed_manifest_with_other_fields(
     changes: dict[str, Any], identity: dict[str, Any]
 ) -> None:
-    *chunks, manifest = RECORDS[2]
+    for made, kind in ((RECORDS, "snapshots"), (SMALL, "serving")):
+        _check_changed(made, kind, changes, identity)
+
+
+def _check_changed(
+    genuine: Sequence[Sequence[Record]], kind: Any, changes: dict[str, Any], identity: Any
+) -> None:
+    *chunks, manifest = genuine[2]
     fields = msgspec.json.decode(manifest.value or b"")
     fields |= changes
     if isinstance(fields["identity"], dict):
@@ -296,8 +328,8 @@ def test_a_signed_manifest_with_other_fields(
     value = msgspec.json.encode(fields)
     headers = {**dict(manifest.headers), "signature": KEY.sign(value)}
     made = [*chunks, manifest._replace(value=value, headers=list(headers.items()))]
-    for model in (follow(made, []), follow([], made), follow(RECORDS[1], made)):
-        use(model)
+    for before, after in ((made, []), ([], made), (genuine[1], made)):
+        use(follow(before, after, kind))
 
 
 @st.composite

@@ -24,6 +24,7 @@ from stream_update.learners.recommender.rows import Optimizer
 from stream_update.learners.settings import check_settings
 from stream_update.learners.torch import weights
 from stream_update.learners.torch.network import on_threads
+from stream_update.protocols import Precision
 
 __all__ = ["Recommender"]
 
@@ -341,6 +342,13 @@ class Recommender:
             "averages": self._averages.dump(),
             "ranking": self.ranking.dump(),
         }
+
+    @staticmethod
+    def for_serving(tree: Tree, precision: Precision) -> Tree:
+        """A dump without moments, with weights rounded; ids and histories as they are."""
+        model = {name: part for name, part in tree["model"].items() if name != "moments"}
+        found = weights.read(model["weights"], "weights")
+        return {**tree, "model": model | weights.rounded(found, precision)}
 
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.

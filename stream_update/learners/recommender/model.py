@@ -304,6 +304,8 @@ class Model:
         self._history.load(tree["history"], len(self.users), len(self.items))
         self.steps, self.skipped = int(tree["steps"]), int(tree["skipped"])
         found = weights.read(tree["weights"], "weights")
+        if not learns:
+            found = weights.whole(found, tree)
         if not learns and (name := weights.non_finite(found)):
             raise CorruptSnapshot(
                 f"weight {name:.200} is NaN or infinite",

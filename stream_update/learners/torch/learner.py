@@ -18,6 +18,7 @@ from stream_update.learners.torch.network import Network, fresh, on_threads
 from stream_update.learners.torch.pretraining import Autoencoder
 from stream_update.learners.torch.steps import Supervised
 from stream_update.learners.torch.transfers import Transfer
+from stream_update.protocols import Precision as Floats
 
 __all__ = ["TorchLearner"]
 
@@ -288,6 +289,14 @@ class TorchLearner(Configured):
         if self._standardise_target:
             tree["target"] = self._intake.targets.dump()
         return tree
+
+    @staticmethod
+    def for_serving(tree: Tree, precision: Floats) -> Tree:
+        """A dump without moments and autoencoder, with the weights that answer, rounded."""
+        learned = tree["learned"]
+        if learned is not None:
+            learned = weights.rounded(weights.answering(learned), precision)
+        return {**tree, "learned": learned, "begun": None, "pretraining": None}
 
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.

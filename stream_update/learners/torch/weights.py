@@ -12,18 +12,23 @@ from safetensors import SafetensorError
 from stream_update.errors import CorruptSnapshot
 from stream_update.events import Tree
 from stream_update.learners.torch.modules import Recipe, Shape
+from stream_update.protocols import Precision
 
 __all__ = [
+    "answering",
     "check_size",
     "copy_weights",
     "moments_of",
     "read",
     "restore_moments",
+    "rounded",
     "served",
     "weights_of",
+    "whole",
     "write",
 ]
 
+HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 HINT = "it was made with another configuration or another code of the module"
 
 
@@ -80,21 +85,50 @@ def copy_weights(module: Any, found: Mapping[str, Any]) -> None:
             tensor.copy_(found[name])
 
 
+def answering(learned: Tree) -> dict[str, Any]:
+    """The weights that a network answers with, out of its dump: the average if there is one."""
+    return read(learned["average" if "average" in learned else "weights"], "weights")
+
+
 def served(learned: Tree, *, learns: bool) -> dict[str, Any]:
     """The weights that a learner has to begin with, out of a network's dump.
 
     Who only predicts does it as the trainer does: with the average if there is one. Raises
     :class:`CorruptSnapshot`, for such a one also if they are not all finite.
     """
-    averaged = not learns and "average" in learned
-    found = read(learned["average" if averaged else "weights"], "weights")
-    if not learns and (name := non_finite(found)):
+    if learns:
+        return read(learned["weights"], "weights")
+    found = whole(answering(learned), learned)
+    if name := non_finite(found):
         raise CorruptSnapshot(
             f"weight {name:.200} is NaN or infinite",
             reason="non-finite",
             hint="the model has diverged, or somebody made it so: look at its metrics",
         )
     return found
+
+
+def rounded(found: Mapping[str, Any], precision: Precision) -> Tree:
+    """Weights as they are published for who only predicts, and the names of those rounded.
+
+    Only those of float32 are; one of them with a number that float16 does not have stays.
+    """
+    kind = HALVES.get(precision)
+    smaller = {}
+    for name, tensor in found.items() if kind is not None else ():
+        small = tensor.to(kind)
+        if tensor.dtype == torch.float32 and torch.equal(small.isfinite(), tensor.isfinite()):
+            smaller[name] = small
+    return {"weights": write({**found, **smaller}), "rounded": sorted(smaller)}
+
+
+def whole(found: Mapping[str, Any], tree: Tree) -> dict[str, Any]:
+    """The inverse of :func:`rounded`, as far as there is one, of what :func:`read` read."""
+    names, halves = set(tree.get("rounded", ())), HALVES.values()
+    return {
+        name: tensor.float() if name in names and tensor.dtype in halves else tensor
+        for name, tensor in found.items()
+    }
 
 
 def check_size(
