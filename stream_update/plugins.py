@@ -39,6 +39,11 @@ __all__ = [
 ]
 
 LOGS = "stream_update.logs"
+KAFKA_CLIENTS = {
+    "kafka-python": "kafka",
+    "librdkafka": "stream_update.log.librdkafka:LibrdkafkaLog",
+}
+"""The libraries that a ``kafka://`` address may be spoken to with."""
 LEARNERS = "stream_update.learners"
 WRAPS = "stream_update.wraps"
 MAX_KIND = 200
@@ -55,7 +60,8 @@ def names(group: str) -> list[str]:
 
 def open_log(url: str, kafka: Mapping[str, Any] | None = None) -> Log:
     """Connect to the log that an address names; ``kafka`` holds the client's own options,
-    with those for consumers and producers only in tables of these names.
+    with those for consumers and producers only in tables of these names, and as ``client``
+    one of :data:`KAFKA_CLIENTS`.
     """
     scheme = url.partition("://")[0]
     if scheme not in names(LOGS):
@@ -63,10 +69,15 @@ def open_log(url: str, kafka: Mapping[str, Any] | None = None) -> Log:
             f"log: there is no kind of log {scheme!r} (the address is {url!r})",
             hint=f"accepted: {', '.join(f'{name}://' for name in names(LOGS))}",
         )
-    maker = resolve(scheme, "log", LOGS)
     if scheme != "kafka":
-        return cast("Log", maker(url))
+        return cast("Log", resolve(scheme, "log", LOGS)(url))
     client = dict(kafka or {})
+    chosen = client.pop("client", "kafka-python")
+    if chosen not in KAFKA_CLIENTS:
+        raise ConfigError(
+            f"[kafka] client: there is no {chosen!r}", hint=f"one of {', '.join(KAFKA_CLIENTS)}"
+        )
+    maker = resolve(KAFKA_CLIENTS[chosen], "log", LOGS)
     consumer, producer = client.pop("consumer", {}), client.pop("producer", {})
     return cast("Log", maker(url, client=client, consumer=consumer, producer=producer))
 

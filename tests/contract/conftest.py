@@ -11,14 +11,23 @@ import pytest
 from tests.contract.stage import Stage
 
 
-@pytest.fixture(params=["embedded", "model", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    params=[
+        "embedded",
+        "model",
+        pytest.param("kafka", marks=pytest.mark.kafka),
+        pytest.param("librdkafka", marks=pytest.mark.kafka),
+    ]
+)
 def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a log."""
+    """The address of a log; the scheme ``librdkafka`` is one of these tests."""
     if request.param == "embedded":
         return f"sqlite:///{tmp_path / 'log.db'}?session_timeout_ms=3000"
     if request.param == "model":
         return "model://"
-    return f"kafka://{request.getfixturevalue('kafka_bootstrap')}"
+    if request.param == "librdkafka":
+        pytest.importorskip("confluent_kafka")
+    return f"{request.param}://{request.getfixturevalue('kafka_bootstrap')}"
 
 
 @pytest.fixture

@@ -39,10 +39,15 @@ def open_log(url: str) -> Log:
         from tests.model.seats import model_log  # noqa: PLC0415 (it is made of seats itself)
 
         return model_log()
-    from stream_update.log.kafka import KafkaLog  # noqa: PLC0415 (a log may be tested alone)
+    kind: Callable[..., Log]
+    # A log may be tested alone.
+    if url.startswith("librdkafka:"):
+        from stream_update.log.librdkafka import LibrdkafkaLog as kind  # noqa: N813, PLC0415
+    else:
+        from stream_update.log.kafka import KafkaLog as kind  # noqa: N813, PLC0415
 
-    return KafkaLog(
-        url,
+    return kind(
+        url.removeprefix("librd"),
         client={"metadata_max_age_ms": 2_000},
         consumer={"session_timeout_ms": 6_000, "heartbeat_interval_ms": 500},
         producer={

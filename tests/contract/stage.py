@@ -158,4 +158,4 @@ class Stage:
         until(lambda: topic not in self.log.topics(), f"{topic} to be gone")
 
     def _bootstrap(self) -> str:
-        return self.url.removeprefix("kafka://")
+        return self.url.partition("://")[2]

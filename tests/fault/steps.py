@@ -22,7 +22,7 @@ from stream_update.log.embedded.writing import Writing
 from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.sending import Spread
-from stream_update.log.kafka.watchdog import Call
+from stream_update.log.watchdog import Call
 from stream_update.serving import Serving
 from stream_update.slots import Part, Slot
 from stream_update.snapshot import Snapshot

@@ -14,7 +14,6 @@ needs. The modules are one concern each:
 ``assignor``   all partitions to one member, the others stand by
 ``polling``    what reader and member share: fetching, and what stops it
 ``sending``    what publisher and appender share: where a record goes
-``watchdog``   calls that may never return, under a deadline
 ``janitor``    transactions that a broker's crash left hanging
 ``batch``      columns over the client's own records
 ``refusals``   the vendor's errors become ours

@@ -179,6 +179,16 @@ class Connect:
         _quieten()
 
     @property
+    def consumer_options(self) -> Mapping[str, Any]:
+        """All options of what reads, checked, with the defaults."""
+        return self._consumer
+
+    @property
+    def producer_options(self) -> Mapping[str, Any]:
+        """All options of what writes, checked, with the defaults."""
+        return self._producer
+
+    @property
     def breathe_s(self) -> float:
         """How often a member that is busy polls nevertheless, in seconds."""
         limits = (self._consumer["session_timeout_ms"], self._consumer["max_poll_interval_ms"])

@@ -15,7 +15,7 @@ from kafka.structs import TopicPartition as VendorPartition
 
 from stream_update.errors import Fatal, StreamUpdateError, Transient
 from stream_update.events import Committed, Poll, TopicInfo
-from stream_update.log.kafka.busy import Busy
+from stream_update.log.busy import Busy
 from stream_update.log.kafka.polling import ASK_MS, Polling
 from stream_update.log.kafka.refusals import translated
 from stream_update.protocols import Closing

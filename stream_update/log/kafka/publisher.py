@@ -18,7 +18,7 @@ from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, STALE_MEMBER, translated
 from stream_update.log.kafka.sending import Spread, close_producer, rejected
-from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
+from stream_update.log.watchdog import Call, Overdue, Watchdog
 from stream_update.protocols import Closing, Member, Publication
 
 __all__ = ["KafkaPublisher"]

@@ -18,7 +18,7 @@ from stream_update.errors import Refused
 from stream_update.events import Committed, Record
 from stream_update.log.kafka.member import KafkaMember
 from stream_update.log.kafka.publisher import KafkaPublisher
-from stream_update.log.kafka.watchdog import Call, Overdue
+from stream_update.log.watchdog import Call, Overdue
 
 __all__ = ["UnfencedPublisher"]
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from stream_update.log.kafka.watchdog import Call, Overdue, Watchdog
+from stream_update.log.watchdog import Call, Overdue, Watchdog
 
 
 def test_it_returns_what_the_job_returns_and_raises_what_it_raises() -> None:
