@@ -280,6 +280,7 @@ class Trainer:
             journal=config.lanes == "single",
             fenced=config.delivery == "exactly-once",
             compression_level=config.snapshot.compression_level,
+            copies=config.snapshot.fork,
             signing=signing_key(config),
             trusted=trusted_keys(config),
             limits=config.snapshot.limits,
