@@ -33,6 +33,7 @@ from stream_update.config import load
 from stream_update.events import Record
 from stream_update.plugins import open_log
 from stream_update.restore import newest
+from stream_update.slots import Slot
 from stream_update.topics import create_topics
 from stream_update.worker import Worker
 from tests.programs import configure
@@ -67,7 +68,9 @@ def grow(config: Path, learned: int) -> int:
     with open_log(settings.log, settings.kafka) as log:
         create_topics(settings, log)
         with log.appender() as appender:
-            appender.append(Record(settings.source.topic, next(made)) for _ in range(2 * learned))
+            appender.append(
+                Record(settings.source.topic, next(made)) for _ in range(learned + 20_000)
+            )
         trainer = Trainer(settings, log, max_events=learned)
         trainer.run()
         found = newest(log.reader(), settings.topic("snapshots"), 0, settings.lineage_name)
@@ -81,6 +84,14 @@ class Stopwatch:
     def __init__(self) -> None:
         self.pieces: list[list[float]] = []
         self._depth = 0
+        self._sealing = False
+        seal = Slot._seal
+
+        def note(slot: Slot, **options: Any) -> Any:
+            self._sealing = True
+            return seal(slot, **options)
+
+        setattr(Slot, "_seal", note)  # noqa: B010 - mypy would not have it otherwise
 
     def watch(self, name: str) -> None:
         method = getattr(Worker, name)
@@ -89,12 +100,15 @@ class Stopwatch:
             self._depth += 1
             if name == "_begin":
                 self.pieces.append([])
+                self._sealing = False
             began = time.perf_counter()
             try:
                 return method(worker, *arguments, **options)
             finally:
                 self._depth -= 1
-                if not self._depth and self.pieces:
+                if name == "_begin" and not self._sealing:
+                    self.pieces.pop()  # it carried no snapshot
+                elif not self._depth and self.pieces:
                     self.pieces[-1].append((time.perf_counter() - began) * 1000)
 
         setattr(Worker, name, timed)
@@ -115,13 +129,10 @@ def train(config: Path, checkpoints: int, fork: bool) -> dict[str, Any]:
     watch = Stopwatch()
     for name in ("_begin", "_go_on", "_settle", "_publish"):
         watch.watch(name)
-    counted = 0
     with open_log(settings.log, settings.kafka) as log:
 
         def count(worker: Worker) -> None:
-            nonlocal counted
-            counted += 1
-            if counted >= checkpoints:
+            if sum(slot.published for slot in worker.slots.values()) >= checkpoints:
                 worker.stop()
 
         trainer = Trainer(settings, log, on_checkpoint=count)

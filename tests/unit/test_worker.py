@@ -188,8 +188,10 @@ def test_learning_goes_on_while_snapshots_are_made(
 
     def publish_late(worker: Worker) -> bool:
         assert worker._made is not None
-        for draft in worker._made.drafts:
-            behind.append(sum(draft.slot.lane.next.values()) - sum(draft.next.values()))
+        behind.extend(
+            sum(draft.slot.lane.next.values()) - sum(draft.next.values())
+            for draft in worker._made.drafts
+        )
         return publish(worker)
 
     monkeypatch.setattr(_Copied, "done", lambda one: next(asked) % 4 == 3 and done(one))
