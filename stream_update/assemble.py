@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -55,6 +55,7 @@ __all__ = [
     "live",
     "open_control",
     "open_log",
+    "report_of_all",
     "signing_key",
     "trusted_keys",
 ]
@@ -283,35 +284,7 @@ class Trainer:
         )
 
     def _plan(self, parts: Components, info: TopicInfo, lineage: str) -> Plan:
-        config, log, stretch = self.config, self._log, self._stretch
-        topics = {kind: config.topic(kind) for kind in ("snapshots", "journal", *SPOKEN)}
-        serving = serving_of(config)
-        if serving is not None:
-            topics["serving"] = serving.topic
-        if stretch is not None:
-            topics |= backfill_topics(config)
-        return Plan(
-            identity=identity(parts.config, parts, info, lineage),
-            source_topic=info.name,
-            topics=topics,
-            build=lambda start: fresh_lane(parts.config, parts, start),
-            alarm_value=alarm_record,
-            open_reader=log.reader,
-            partitions=lambda: range(log.topics()[info.name].partitions),
-            grow=lambda partitions: _grow(log, snapshot_topics(config), partitions),
-            auto_offset_reset=config.source.auto_offset_reset,
-            journal=config.lanes == "single",
-            fenced=config.delivery == "exactly-once",
-            compression_level=config.snapshot.compression_level,
-            signing=signing_key(config),
-            trusted=trusted_keys(config),
-            limits=config.snapshot.limits,
-            expires_ms=_milliseconds(config.snapshot.expires_s),
-            bad_ratio=config.dead_letters.max_ratio,
-            bad_window=config.dead_letters.window,
-            start=stretch.start if stretch else None,
-            serving=serving,
-        )
+        return _plan(self.config, self._log, parts, info, lineage, self._stretch)
 
     def _successors(self) -> Iterator[Plan]:
         """The plans for a lineage that was promoted meanwhile, if one was."""
@@ -336,29 +309,100 @@ class Trainer:
 
     def report(self) -> dict[str, Any]:
         """What the lanes of this process have learned, over the whole of their lineage."""
-        elapsed = time.monotonic() - self._started
         slots = [self.worker.slots[number] for number in sorted(self.worker.slots)]
-        figures = _figures(slots) if slots else {}
-        lanes = [_lane_report(slot) for slot in slots]
-        return {
-            "app": self.config.app,
-            "lineage": self.worker.lineage,
-            "events": sum(lane["events"] for lane in lanes),
-            "learned": sum(lane["learned"] for lane in lanes),
-            "unlabelled": sum(lane["unlabelled"] for lane in lanes),
-            "duplicates": sum(lane["duplicates"] for lane in lanes),
-            "dead_letters": sum(lane["dead_letters"] for lane in lanes),
-            "metrics": figures.get("metrics", {}),
-            "rolling": figures.get("rolling", {}),
-            "fading": figures.get("fading", {}),
-            "baselines": figures.get("baselines", {}),
-            "drifts": [alarm for lane in lanes for alarm in lane["drifts"]],
-            "snapshots": sum(lane["snapshot"] for lane in lanes),
-            "lanes": lanes,
-            "run_events": self.worker.events,
-            "elapsed_s": round(elapsed, 3),
-            "events_per_s": round(self.worker.events / elapsed, 1) if elapsed > 0 else 0.0,
-        }
+        return _report(
+            self.config,
+            self.worker.lineage,
+            slots,
+            self.worker.events,
+            time.monotonic() - self._started,
+        )
+
+
+def _plan(
+    config: Config,
+    log: Log,
+    parts: Components,
+    info: TopicInfo,
+    lineage: str,
+    stretch: Stretch | None = None,
+) -> Plan:
+    topics = {kind: config.topic(kind) for kind in ("snapshots", "journal", *SPOKEN)}
+    serving = serving_of(config)
+    if serving is not None:
+        topics["serving"] = serving.topic
+    if stretch is not None:
+        topics |= backfill_topics(config)
+    return Plan(
+        identity=identity(parts.config, parts, info, lineage),
+        source_topic=info.name,
+        topics=topics,
+        build=lambda start: fresh_lane(parts.config, parts, start),
+        alarm_value=alarm_record,
+        open_reader=log.reader,
+        partitions=lambda: range(log.topics()[info.name].partitions),
+        grow=lambda partitions: _grow(log, snapshot_topics(config), partitions),
+        auto_offset_reset=config.source.auto_offset_reset,
+        journal=config.lanes == "single",
+        fenced=config.delivery == "exactly-once",
+        compression_level=config.snapshot.compression_level,
+        copies=config.snapshot.fork,
+        signing=signing_key(config),
+        trusted=trusted_keys(config),
+        limits=config.snapshot.limits,
+        expires_ms=_milliseconds(config.snapshot.expires_s),
+        bad_ratio=config.dead_letters.max_ratio,
+        bad_window=config.dead_letters.window,
+        start=stretch.start if stretch else None,
+        serving=serving,
+    )
+
+
+def report_of_all(config: Config, log: Log, *, run_events: int, elapsed_s: float) -> dict[str, Any]:
+    """As :meth:`Trainer.report`, over the newest snapshots of all lanes.
+
+    ``run_events`` and ``elapsed_s`` are those of the processes that made them.
+    """
+    parts, info = components(config), source_topic(config, log)
+    with open_control(config, log) as control:
+        lineage = control.current(config.lineage_name)
+    plan = _plan(config, log, parts, info, lineage)
+    lanes: Iterable[Iterable[int]] = ([p] for p in range(info.partitions))
+    if config.lanes == "single":
+        lanes = [range(info.partitions)]
+    slots = []
+    with log.reader() as reader:
+        for number, partitions in enumerate(lanes):
+            slot = Slot(number, partitions, plan, reader)
+            slot.restore({})
+            slots.append(slot)
+    return _report(config, lineage, slots, run_events, elapsed_s)
+
+
+def _report(
+    config: Config, lineage: str, slots: Sequence[Slot], run_events: int, elapsed_s: float
+) -> dict[str, Any]:
+    figures = _figures(slots) if slots else {}
+    lanes = [_lane_report(slot) for slot in slots]
+    return {
+        "app": config.app,
+        "lineage": lineage,
+        "events": sum(lane["events"] for lane in lanes),
+        "learned": sum(lane["learned"] for lane in lanes),
+        "unlabelled": sum(lane["unlabelled"] for lane in lanes),
+        "duplicates": sum(lane["duplicates"] for lane in lanes),
+        "dead_letters": sum(lane["dead_letters"] for lane in lanes),
+        "metrics": figures.get("metrics", {}),
+        "rolling": figures.get("rolling", {}),
+        "fading": figures.get("fading", {}),
+        "baselines": figures.get("baselines", {}),
+        "drifts": [alarm for lane in lanes for alarm in lane["drifts"]],
+        "snapshots": sum(lane["snapshot"] for lane in lanes),
+        "lanes": lanes,
+        "run_events": run_events,
+        "elapsed_s": round(elapsed_s, 3),
+        "events_per_s": round(run_events / elapsed_s, 1) if elapsed_s > 0 else 0.0,
+    }
 
 
 def _metrics(slot: Slot) -> Prequential:

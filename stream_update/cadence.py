@@ -69,8 +69,8 @@ class Cadence:
         """Whether the checkpoint that is made now carries snapshots."""
         return (self._checkpoints + 1) % self._every == 0 and now >= self._next_snapshot
 
-    def begun(self, now: float, snapshot_cost: float | None = None) -> None:
-        """A checkpoint is on its way; ``snapshot_cost`` in seconds if it carries snapshots."""
+    def begun(self, now: float) -> None:
+        """A checkpoint is on its way."""
         # One that is made for a heartbeat only is none that snapshots are counted by.
         self._counted = self._count > 0 or not self.heartbeat_due(now)
         self._beat_before = self._beat
@@ -80,8 +80,10 @@ class Cadence:
         self._since = now
         self._again_at = None
         self._checkpoints += self._counted
-        if snapshot_cost is not None:
-            self._next_snapshot = now + snapshot_cost / self._max_overhead
+
+    def took(self, began: float, cost_s: float) -> None:
+        """The snapshots of the checkpoint that was begun then took so many seconds of work."""
+        self._next_snapshot = began + cost_s / self._max_overhead
 
     def refused(self, now: float, *, begun: bool) -> None:
         """It did not get through, or could not even be ``begun``: try again, not at once."""

@@ -93,7 +93,9 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[snapshot]``: which checkpoints carry a snapshot.
 
     One in ``every`` checkpoints, and fewer if making them would take more than
-    ``max_overhead`` of the time (a forest of many MB costs a second each). The trainer
+    ``max_overhead`` of the time (a forest of many MB costs some seconds each). With ``fork``
+    a large one is made in a copy of the process while learning goes on, which may need as
+    much memory again; on Linux only, and for learners whose state allows it. The trainer
     signs with ``signing_key`` (``file:PATH`` or ``env:NAME``); who reads takes only what
     one of ``trusted_keys`` signed (the same, or a public key in base64), if there are any.
 
@@ -107,6 +109,7 @@ class Snapshots(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     every: Positive = 1
     max_overhead: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    fork: bool = True
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 3
     signing_key: str = ""
     trusted_keys: tuple[str, ...] = ()

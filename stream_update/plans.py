@@ -27,6 +27,8 @@ class Kit(NamedTuple):
 class Plan(NamedTuple):
     """What all slots of a process share.
 
+    ``copies``: whether the state of a lane may be written down in a copy of the process.
+
     ``start`` is where a lineage begins that does not begin as ``auto_offset_reset`` says (a
     backfill); then every lane is put into a snapshot, also one that has nothing to learn.
     """
@@ -43,6 +45,7 @@ class Plan(NamedTuple):
     journal: bool = False
     fenced: bool = True
     compression_level: int = 3
+    copies: bool = True
     signing: SigningKey | None = None
     trusted: TrustedKeys | None = None
     limits: Limits = Limits()

@@ -34,6 +34,7 @@ __all__ = [
     "Closing",
     "Delivery",
     "Described",
+    "DumpsInACopy",
     "Learner",
     "LearnsUnlabelled",
     "Log",
@@ -318,6 +319,17 @@ class Described(Learner, Protocol):
     def fingerprint(self) -> str: ...
 
     def describe(self) -> str: ...
+
+
+@runtime_checkable
+class DumpsInACopy(Protocol):
+    """What a learner may have besides: its state can be written down in a forked process.
+
+    ``dump`` then takes no lock that another thread may hold and starts none itself: only
+    the thread that calls it is there. Without this a lane waits while it runs.
+    """
+
+    dumps_in_a_copy: bool
 
 
 @runtime_checkable

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,19 +36,35 @@ from stream_update.heartbeat import Heartbeat, heartbeat_record
 from stream_update.journal import Cursor, JournalEntry, journal_record
 from stream_update.lane import Effects, Lane, PoisonEvent
 from stream_update.plans import Kit, Plan
-from stream_update.protocols import Reader
+from stream_update.protocols import DumpsInACopy, Reader
 from stream_update.restore import metadata_of, newest
+from stream_update.sealing import Sealed, Sealer, Sealing
 from stream_update.snapshot import (
     Snapshot,
     changed_sources,
     check_identity,
     records,
-    seal,
+    seal_packed,
 )
 
-__all__ = ["Part", "Slot"]
+__all__ = ["Draft", "Part", "Slot"]
 
 logger = logging.getLogger(__name__)
+
+
+class Draft(NamedTuple):
+    """What one slot puts into a checkpoint, as far as it is known before its snapshot is made.
+
+    ``next`` are the offsets behind what has been learned, by partition.
+    """
+
+    slot: Slot
+    records: list[Record]
+    next: dict[int, int]
+    sealing: Sealing | None
+    journal_index: int | None
+    pending: list[Record]
+    runs: list[Run]
 
 
 class Part(NamedTuple):
@@ -94,6 +111,7 @@ class Slot:
         )
         self._recent = (0, 0)
         self._kit: Kit | None = None
+        self._sealer = Sealer()
 
     @property
     def keeps_journal(self) -> bool:
@@ -155,6 +173,12 @@ class Slot:
             self.gaps = list(manifest.gaps)
             self._began = {**manifest.start, **{str(p): start[p] for p in missing}}
             self.snapshot_created_ms = manifest.created_ms
+        self._sealer = Sealer(
+            copies=self._plan.copies
+            and isinstance(self.lane.learner, DumpsInACopy)
+            and self.lane.learner.dumps_in_a_copy,
+            size=snapshot.manifest.unpacked_size if snapshot is not None else 0,
+        )
         self.lane.poisoned.update(self._poisoned)
         self._snapshot_next = dict(self.lane.next)
         self._pending.clear()
@@ -456,13 +480,13 @@ class Slot:
 
     # -- checkpoints
 
-    def part(
+    def draft(
         self, *, snapshot: bool, metrics: Mapping[str, Any], heartbeat: bool = False
-    ) -> Part | None:
+    ) -> Draft | None:
         """What the slot has to say in a checkpoint now, or None.
 
-        One part at a time: it ends with :meth:`confirm` or :meth:`refuse`, and the slot
-        may be fed in between.
+        One draft at a time: it ends with :meth:`confirm` or :meth:`refuse`, and the slot
+        may be fed in between, also while its snapshot is still being made.
         """
         lane = self.lane
         if any(lane.next[p] < self.committed[p] for p in self.partitions):
@@ -491,26 +515,32 @@ class Slot:
                 {str(p): offset for p, offset in sorted(lane.next.items())},
             )
             made.append(journal_record(entry, plan.topics["journal"], plan.lineage))
-        sealed: Snapshot | None = None
-        if sealing:
-            sealed, stored = self._seal(with_journal=journal_index is not None)
-            made += stored
+        sealed = self._seal(with_journal=journal_index is not None) if sealing else None
         if beating:
             made += self._heartbeats()
+        draft = Draft(self, made, dict(lane.next), sealed, journal_index, self._pending, lane.runs)
+        self._pending, lane.runs = [], []
+        return draft
+
+    def part(self, draft: Draft) -> Part:
+        """A draft with its snapshot; waits for that, and raises as :meth:`Sealing.result`."""
+        made = list(draft.records)
+        sealed: Snapshot | None = None
+        if draft.sealing is not None:
+            sealed, stored = draft.sealing.result()
+            made += stored
         seq = sealed.manifest.seq if sealed else self.seq
-        at = lane.next if sealed else self._snapshot_next
+        at = draft.next if sealed else self._snapshot_next
         offsets = {}
         for p in self.partitions:
             note = {
-                "lineage": plan.lineage,
+                "lineage": self._plan.lineage,
                 "seq": seq,
                 "S": at[p],
                 "sha": (sealed.sha256 if sealed else self._parent)[:8],
             }
-            offsets[p] = Committed(lane.next[p], msgspec.json.encode(note).decode())
-        part = Part(self, made, offsets, sealed, journal_index, self._pending, lane.runs)
-        self._pending, lane.runs = [], []
-        return part
+            offsets[p] = Committed(draft.next[p], msgspec.json.encode(note).decode())
+        return Part(self, made, offsets, sealed, draft.journal_index, draft.pending, draft.runs)
 
     def facts(self) -> dict[str, Any]:
         """Where the lane is, for the metrics topic and for people."""
@@ -530,15 +560,13 @@ class Slot:
             "snapshot": self.seq,
         }
 
-    def _seal(self, *, with_journal: bool) -> tuple[Snapshot, list[Record]]:
-        """A snapshot, and the records of all that is published of it."""
+    def _seal(self, *, with_journal: bool) -> Sealing:
         assert self._kit is not None
         lane, plan = self._kit.lane, self._plan
         now = int(time.time() * 1000)
-        state = lane.freeze()
-        sealed = seal(
-            state,
-            plan.identity,
+        make = partial(
+            seal_packed,
+            identity=plan.identity,
             compression_level=plan.compression_level,
             partition=self.number,
             seq=self.seq + 1,
@@ -555,15 +583,22 @@ class Slot:
             key_id="" if plan.signing is None else plan.signing.key_id,
             journal=self._journal.number + with_journal,
             journal_offset=self._journal.offset,
-            gaps=self.gaps,
-            start=self._began,
+            gaps=list(self.gaps),
+            start=dict(self._began),
             poisoned=sorted(place for place in self._poisoned if place[1] < lane.next[place[0]]),
         )
+        return self._sealer.seal(lane.freeze, partial(self._sealed, make))
+
+    def _sealed(self, make: Callable[[bytes], Snapshot], packed: bytes) -> Sealed:
+        """A snapshot, and the records of all that is published of it."""
+        plan, sealed = self._plan, make(packed)
         made = records(sealed, plan.topics["snapshots"], plan.signing)
         served = sealed
         if plan.serving is not None:
             served = plan.serving.seal(
-                sealed, state["learner"], compression_level=plan.compression_level
+                sealed,
+                msgspec.msgpack.decode(packed)["learner"],
+                compression_level=plan.compression_level,
             )
             made += records(served, plan.serving.topic, plan.signing)
         try:
@@ -576,7 +611,7 @@ class Slot:
                 hint="raise the limit here and where its snapshots are followed, or let the "
                 "model grow less; nothing that was committed is lost",
             ) from error
-        return sealed, made
+        return Sealed(sealed, made)
 
     def _heartbeats(self) -> list[Record]:
         """The same word to all who follow, whichever of the topics they read."""
@@ -614,7 +649,7 @@ class Slot:
             }
             self.lane.poisoned = dict(self._poisoned)
 
-    def refuse(self, part: Part) -> None:
+    def refuse(self, part: Draft | Part) -> None:
         """The checkpoint with this part is certainly not in the log."""
         self._pending = part.pending + self._pending
         self.lane.runs = part.runs + self.lane.runs

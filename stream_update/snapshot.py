@@ -39,9 +39,11 @@ __all__ = [
     "Snapshot",
     "changed_sources",
     "open_payload",
+    "pack",
     "read_manifest",
     "records",
     "seal",
+    "seal_packed",
     "signed_by",
     "state_digest",
     "tree_digest",
@@ -167,7 +169,12 @@ def tree_digest(packed: bytes) -> str:
 
 def state_digest(state: Tree) -> str:
     """What :attr:`Manifest.digest` is for a snapshot of this state."""
-    return tree_digest(msgspec.msgpack.encode(state))
+    return tree_digest(pack(state))
+
+
+def pack(state: Tree) -> bytes:
+    """A state as the bytes that a payload is compressed from."""
+    return msgspec.msgpack.encode(state)
 
 
 def seal(
@@ -179,7 +186,20 @@ def seal(
     **facts: Any,
 ) -> Snapshot:
     """Pack a state; ``facts`` are the remaining fields of its ``kind`` of manifest."""
-    packed = msgspec.msgpack.encode(state)
+    return seal_packed(
+        pack(state), identity, compression_level=compression_level, kind=kind, **facts
+    )
+
+
+def seal_packed(
+    packed: bytes,
+    identity: Identity,
+    *,
+    compression_level: int = 3,
+    kind: type[Manifest] = Manifest,
+    **facts: Any,
+) -> Snapshot:
+    """As :func:`seal`, of what :func:`pack` gave."""
     payload = zstandard.ZstdCompressor(level=compression_level).compress(packed)
     manifest = kind(
         format=FORMAT,

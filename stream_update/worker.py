@@ -10,7 +10,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from stream_update.cadence import Cadence
 from stream_update.errors import LineageMismatch, LogGap, Overtaken, Refused, Transient, Unreadable
@@ -19,7 +19,8 @@ from stream_update.lane import PoisonEvent
 from stream_update.plans import Plan
 from stream_update.protocols import Member, Publication, Publisher, Reader
 from stream_update.restore import read_range
-from stream_update.slots import Part, Slot
+from stream_update.sealing import Sealing
+from stream_update.slots import Draft, Part, Slot
 
 __all__ = ["Worker"]
 
@@ -28,8 +29,20 @@ logger = logging.getLogger(__name__)
 IDLE_S = 0.2
 DRAIN_S = 60.0
 ASK_S = 1.0
+SOON_S = 0.02
 LOOK_S = 1.0
 PATIENCE_S = 120.0
+
+
+class _Made(NamedTuple):
+    """A checkpoint whose snapshots are being made since ``began``."""
+
+    drafts: list[Draft]
+    began: float
+    sealings: list[Sealing]
+
+    def done(self) -> bool:
+        return all(sealing.done() for sealing in self.sealings)
 
 
 class Worker:
@@ -89,7 +102,9 @@ class Worker:
         self._unfit = ""
         self._halted: dict[int, Overtaken] = {}
         self._stopping = False
+        self._made: _Made | None = None
         self._flying: tuple[list[Part], Publication] | None = None
+        self._patient = False
         self._standby: Slot | None = None
         self._owned: set[int] = set()
         self._void: set[int] = set()
@@ -123,6 +138,7 @@ class Worker:
                     break
             self._drain()
         finally:
+            self._call_off()
             for slot in (*self.slots.values(), self._standby):
                 if slot is not None:
                     slot.close()
@@ -134,20 +150,24 @@ class Worker:
             self._look_at = self._clock() + LOOK_S
             self._succeed([*self._successors()])
         try:
-            poll = self._member.poll(IDLE_S, self._max_poll_records)
+            poll = self._member.poll(
+                IDLE_S if self._made is None else SOON_S, self._max_poll_records
+            )
         except Overtaken as gap:
             self._overtaken(gap)
             return
         self._void.clear()
-        if poll.lost or poll.gained or (self._flying is not None and self._flying[1].done()):
+        if poll.lost or poll.gained:
+            self._call_off()
             self._settle()
+        self._go_on()
         if poll.lost:
             self._drop(poll.lost)
         if poll.gained:
             self._gain(poll.gained)
         for batch in poll.batches:
             self._feed(batch)
-        if self._cadence.due(self._clock()):
+        if self._due():
             self._next_checkpoint()
         elif self._single and not self.slots:
             self._stand_by()
@@ -403,7 +423,7 @@ class Worker:
             if self._enough():
                 self._void.add(number)  # what is left over is read again by the next run
                 return
-            size = min(len(batch), self._cadence.room())
+            size = min(len(batch), self._room())
             if self._max_events is not None:
                 size = min(size, self._max_events - self.events)
             piece = batch if size == len(batch) else batch.slice(0, size)
@@ -421,7 +441,8 @@ class Worker:
                 return
             self.events += size
             self._cadence.advance(size)
-            if len(batch) and self._cadence.due(self._clock()):
+            self._go_on()
+            if len(batch) and self._due():
                 self._next_checkpoint()
 
     def _enough(self) -> bool:
@@ -485,7 +506,7 @@ class Worker:
         snapshot = final or self._cadence.snapshot_due(now)
         beat = self._cadence.heartbeat_due(now)
         prepared = [
-            slot.part(
+            slot.draft(
                 snapshot=snapshot,
                 metrics=self._report(slot),
                 # A lane that has stopped is not to look alive.
@@ -493,10 +514,27 @@ class Worker:
             )
             for slot in self.slots.values()
         ]
-        parts = [part for part in prepared if part is not None]
-        self._cadence.begun(now, self._clock() - now if snapshot and parts else None)
-        if not parts:
+        drafts = [draft for draft in prepared if draft is not None]
+        self._cadence.begun(now)
+        if not drafts:
             return True
+        self._made = _Made(drafts, now, [d.sealing for d in drafts if d.sealing is not None])
+        self._patient = not self._made.done()
+        return self._patient or self._publish()
+
+    def _publish(self) -> bool:
+        """Send the checkpoint off whose snapshots have been made, or wait until they are."""
+        assert self._made is not None
+        made, self._made = self._made, None
+        try:
+            with self._member.busy():
+                parts = [draft.slot.part(draft) for draft in made.drafts]
+        except Refused as error:
+            logger.warning("%s", error)
+            self._refused(made.drafts, error)
+            return False
+        if made.sealings:
+            self._cadence.took(made.began, sum(sealing.cost_s() for sealing in made.sealings))
         records: list[Record] = []
         offsets: dict[int, Committed] = {}
         for part in parts:
@@ -510,12 +548,43 @@ class Worker:
         self._flying = (parts, publication)
         return True
 
+    def _go_on(self) -> None:
+        """Take the next step with the checkpoint that is on its way, if that takes no waiting."""
+        if self._made is not None and self._made.done():
+            self._publish()
+        if self._flying is not None and self._flying[1].done():
+            self._settle()
+
+    def _on_its_way(self) -> bool:
+        """Whether a checkpoint is under way that takes its time, which the next one gives it.
+
+        Others are waited for: an event more would be learned, and none more be told of.
+        """
+        return self._patient and (self._made is not None or self._flying is not None)
+
+    def _due(self) -> bool:
+        return self._cadence.due(self._clock()) and not self._on_its_way()
+
+    def _room(self) -> int:
+        return self._max_poll_records if self._on_its_way() else self._cadence.room()
+
+    def _call_off(self) -> None:
+        """Give up the snapshots that are being made: they would come too late."""
+        if self._made is None:
+            return
+        made, self._made = self._made, None
+        for sealing in made.sealings:
+            sealing.cancel()
+        self._refused(made.drafts, Refused("its snapshots were still being made"))
+
     def _next_checkpoint(self) -> None:
         if self._settle():
             self._begin()
 
     def _settle(self) -> bool:
         """Wait for the checkpoint that is on its way; False if it did not get through."""
+        if self._made is not None and not self._publish():
+            return False
         if self._flying is None:
             return True
         (parts, publication), self._flying = self._flying, None
@@ -533,7 +602,7 @@ class Worker:
             self._on_checkpoint(self)
         return True
 
-    def _refused(self, parts: Sequence[Part], error: Refused | Transient) -> None:
+    def _refused(self, parts: Sequence[Draft | Part], error: Refused | Transient) -> None:
         now = self._clock()
         for part in parts:
             part.slot.refuse(part)

@@ -23,6 +23,7 @@ from stream_update.protocols import Log
 __all__ = [
     "configured",
     "errors",
+    "given",
     "json_option",
     "lineage_option",
     "looked_at",
@@ -38,6 +39,7 @@ UNCUT = 10_000
 R = TypeVar("R")
 
 RELOAD = "stream_update.reload"
+GIVEN = "stream_update.given"
 LINEAGE = "stream_update.lineage"
 
 errors = Console(stderr=True)
@@ -60,7 +62,8 @@ def configured(function: Callable[..., R]) -> Callable[..., R]:
         for folder in (str(Path(path).resolve().parent), str(Path.cwd())):
             if folder not in sys.path:
                 sys.path.append(folder)
-        click.get_current_context().meta[RELOAD] = functools.partial(load, path, overrides)
+        meta = click.get_current_context().meta
+        meta[GIVEN], meta[RELOAD] = (path, overrides), functools.partial(load, path, overrides)
         return function(config=load(path, overrides), **options)
 
     return wrapper
@@ -70,6 +73,12 @@ def reload() -> Config:
     """The configuration of this command as its files are by now."""
     config: Config = click.get_current_context().meta[RELOAD]()
     return config
+
+
+def given() -> tuple[str, Sequence[str]]:
+    """The file and the overrides that this command was given."""
+    found: tuple[str, Sequence[str]] = click.get_current_context().meta[GIVEN]
+    return found
 
 
 def _remember_lineage(context: click.Context, _: click.Parameter, value: str | None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from stream_update import assemble
 from stream_update.cli.options import (
     configured,
     errors,
+    given,
     json_option,
     on_signals,
     print_json,
@@ -29,6 +32,7 @@ from stream_update.events import TopicPartition
 from stream_update.freshness import WhenStale
 from stream_update.protocols import Log, Reader
 from stream_update.refusals import REASONS
+from stream_update.supervisor import Supervisor, end_with
 from stream_update.topics import source_topic
 from stream_update.view import View, summary_lines
 
@@ -46,16 +50,37 @@ __all__ = ["commands"]
     help="Go on without events that the log deleted before they were learned; the lineage "
     "says so from then on.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Start so many members of the group, and start again what dies; no more of them "
+    "learn than there are partitions.",
+)
+@click.option("--supervised", type=int, hidden=True)
 @json_option
 def run(
+    *,
     config: Config,
     until_end: bool,
     max_events: int | None,
     stop_when: str | None,
     accept_gap: bool,
+    processes: int,
+    supervised: int | None,
     as_json: bool,
 ) -> None:
     """Learn from the source topic, as a member of the consumer group."""
+    if processes > 1:
+        if max_events is not None or stop_when is not None:
+            raise click.UsageError("--max-events and --stop-when look at one process only")
+        options = [
+            *(["--until-end"] if until_end else []),
+            *(["--accept-gap"] if accept_gap else []),
+        ]
+        _say(_run_together(config, processes, options, to_the_end=until_end), as_json)
+        return
     live = errors.is_terminal and not as_json
     with assemble.open_log(config) as log:
         trainer: assemble.Trainer
@@ -78,15 +103,68 @@ def run(
             on_checkpoint=view.checkpoint,
         )
         on_signals(trainer.worker.stop)
+        if supervised is not None:
+            end_with(supervised, trainer.worker.stop)
         if live:
             logging.getLogger("stream_update").setLevel(logging.WARNING)
         with view:
             report = trainer.run()
+    _say(report, as_json)
+
+
+def _say(report: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
         for line in summary_lines(report):
             click.echo(line)
+
+
+def _run_together(
+    config: Config, processes: int, options: Sequence[str], *, to_the_end: bool
+) -> dict[str, Any]:
+    """Supervise so many trainers; the report over all lanes."""
+    with assemble.open_log(config) as log:
+        # Whatever is wrong is said once, before any of them is started.
+        components(config)
+        source_topic(config, log)
+    context = click.get_current_context()
+    level = "info" if context.parent is None else context.parent.params["log_level"]
+    path, overrides = given()
+
+    def command(number: int, fd: int) -> list[str]:
+        mine = [*overrides, *_static_membership(config, number)]
+        return [
+            *(sys.executable, "-m", "stream_update", "--log-level", level, "run", "--json"),
+            *("--config", path, "--supervised", str(fd), *options),
+            *itertools.chain.from_iterable(("--set", override) for override in mine),
+        ]
+
+    supervisor = Supervisor(command, processes, to_the_end=to_the_end)
+    on_signals(supervisor.stop)
+    started = time.monotonic()
+    said = supervisor.run()
+    with assemble.open_log(config) as log:
+        return assemble.report_of_all(
+            config,
+            log,
+            run_events=sum(orjson.loads(report)["run_events"] for report in said),
+            elapsed_s=time.monotonic() - started,
+        )
+
+
+def _static_membership(config: Config, number: int) -> list[str]:
+    """Two members of a group cannot have the same name."""
+    found = []
+    for table, options in (("kafka", config.kafka), *_tables(config.kafka)):
+        name = options.get("group_instance_id")
+        if name is not None:
+            found.append(f"{table}.group_instance_id={name}-{number}")
+    return found
+
+
+def _tables(kafka: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((f"kafka.{key}", value) for key, value in kafka.items() if isinstance(value, Mapping))
 
 
 def _lag_of(

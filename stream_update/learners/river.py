@@ -45,6 +45,7 @@ class RiverLearner:
     """
 
     batch = 1
+    dumps_in_a_copy = True
 
     def __init__(
         self,

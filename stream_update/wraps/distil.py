@@ -14,7 +14,7 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Described, Learner
 from stream_update.wraps.draws import Draws
-from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
+from stream_update.wraps.members import MakeMember, common_batch, dump_in_a_copy, learn_in_batches
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Distilled"]
@@ -65,6 +65,7 @@ class Distilled:
         self._teacher: Described = self._make_teacher()
         self._student: Described = self._make_student()
         self.batch = common_batch([self._teacher, self._student], batch)
+        self.dumps_in_a_copy = dump_in_a_copy([self._teacher, self._student])
         self._unlabelled = unlabelled
         asked = unlabelled_batch([self._teacher, self._student])
         whole = max(asked, self.batch if unlabelled else 0)

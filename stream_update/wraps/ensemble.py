@@ -14,7 +14,7 @@ from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Described, Learner, Precision
 from stream_update.wraps.combining import Combiner, Opinion, combiner, opinions
-from stream_update.wraps.members import MakeMember, common_batch, learn_in_batches
+from stream_update.wraps.members import MakeMember, common_batch, dump_in_a_copy, learn_in_batches
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Ensemble"]
@@ -64,6 +64,7 @@ class Ensemble:
         self._members: list[Described] = [make() for make in self._makers]
         self._combiner = self._fresh_combiner()
         self.batch = common_batch(self._members, batch)
+        self.dumps_in_a_copy = dump_in_a_copy(self._members)
         self.unlabelled_batch = unlabelled_batch(self._members)
 
     def _fresh_combiner(self) -> Combiner:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stream_update.errors import ConfigError, LearnerFailed
 from stream_update.events import Features, Predictions
-from stream_update.protocols import Described, Learner
+from stream_update.protocols import Described, DumpsInACopy, Learner
 
-__all__ = ["MakeMember", "common_batch", "learn_in_batches"]
+__all__ = ["MakeMember", "common_batch", "dump_in_a_copy", "learn_in_batches"]
 
 MakeMember = Callable[[Mapping[str, Any], str, int], tuple[str, Callable[[], Described]]]
 """Given a learner's table, the option it stands in, and a number that is added to the seed:
@@ -47,3 +47,8 @@ def learn_in_batches(member: Learner, features: Sequence[Features], labels: Sequ
         except LearnerFailed as failure:
             index = start + failure.index
             raise LearnerFailed(index, "learn", failure.cause, Predictions([])) from failure.cause
+
+
+def dump_in_a_copy(members: Iterable[Learner]) -> bool:
+    """Whether the states of all of these can be written down in a forked process."""
+    return all(isinstance(one, DumpsInACopy) and one.dumps_in_a_copy for one in members)

@@ -14,6 +14,7 @@ from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Learner
 from stream_update.wraps.buffers import BUFFERS, Buffer
 from stream_update.wraps.draws import Draws
+from stream_update.wraps.members import dump_in_a_copy
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["Replay"]
@@ -61,6 +62,7 @@ class Replay:
         self._make = make
         self._learner = make()
         self.batch = self._learner.batch
+        self.dumps_in_a_copy = dump_in_a_copy([self._learner])
         self.unlabelled_batch = unlabelled_batch([self._learner])
         self._replays = self.batch if replays is None else replays
         for name, value in (

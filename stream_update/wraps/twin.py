@@ -9,6 +9,7 @@ from stream_update.answers import in_turn
 from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Learner
+from stream_update.wraps.members import dump_in_a_copy
 from stream_update.wraps.unlabelled import learn_unlabelled, unlabelled_batch
 
 __all__ = ["BackgroundTwin"]
@@ -35,6 +36,7 @@ class BackgroundTwin:
         self._background: Learner | None = None
         self._warmed = 0
         self.batch = self._active.batch
+        self.dumps_in_a_copy = dump_in_a_copy([self._active])
         self.unlabelled_batch = unlabelled_batch([self._active])
 
     @property

@@ -24,7 +24,7 @@ from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.sending import Spread
 from stream_update.log.watchdog import Call
 from stream_update.serving import Serving
-from stream_update.slots import Part, Slot
+from stream_update.slots import Draft, Part, Slot
 from stream_update.snapshot import Snapshot
 from stream_update.worker import Worker
 
@@ -274,9 +274,9 @@ def _say_twice() -> None:
 
 def _lag_behind() -> None:
     def make(method: Any) -> Any:
-        def part(slot: Slot, **options: Any) -> Part | None:
-            made: Part | None = method(slot, **options)
-            if made is None or made.snapshot is None:
+        def part(slot: Slot, draft: Draft) -> Part:
+            made: Part = method(slot, draft)
+            if made.snapshot is None:
                 return made
             offsets = {p: Committed(at.offset - 1, at.metadata) for p, at in made.offsets.items()}
             return made._replace(offsets=offsets)

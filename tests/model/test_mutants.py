@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from stream_update.events import Batch, Committed
-from stream_update.slots import Part, Slot
+from stream_update.slots import Draft, Part, Slot
 from stream_update.worker import Worker
 from tests.model import machine
 from tests.model.trial import Trial
@@ -36,10 +36,10 @@ part, confirm, restore = Slot.part, Slot.confirm, Slot.restore
 restore_lane, journal_done = Worker._restore, Slot.journal_done
 
 
-def stored_ahead(self: Slot, **options: Any) -> Part | None:
+def stored_ahead(self: Slot, draft: Draft) -> Part:
     """S passes C: the snapshot has learned an event that is not committed."""
-    made = part(self, **options)
-    if made is None or made.snapshot is None:
+    made = part(self, draft)
+    if made.snapshot is None:
         return made
     behind = {p: at._replace(offset=max(0, at.offset - 1)) for p, at in made.offsets.items()}
     return made._replace(offsets=behind)
@@ -56,7 +56,7 @@ def forget_the_committed(self: Slot, committed: Mapping[int, Committed | None]) 
     self.committed = {p: self.lane.next[p] for p in self.partitions}
 
 
-def drop_what_was_refused(self: Slot, made: Part) -> None:
+def drop_what_was_refused(self: Slot, made: Draft | Part) -> None:
     """What a refused checkpoint had to say is never said."""
 
 

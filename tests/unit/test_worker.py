@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from stream_update.journal import Journal
 from stream_update.plugins import open_log
 from stream_update.proof import verify
 from stream_update.protocols import Log, Member, Publication, Publisher
+from stream_update.sealing import _Copied
 from stream_update.topics import create_topics
+from stream_update.worker import Worker
 from tests.programs import configure, elec2
 
 EVENTS = 1500
@@ -169,6 +172,66 @@ def test_nothing_is_lost_or_said_twice(
     if lanes == "per-partition":
         undisturbed = run(tmp_path, log, "undisturbed", lanes, [LATE])["report"]
         assert report["metrics"] == undisturbed["metrics"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no safe fork")
+@pytest.mark.parametrize("lanes", ["per-partition", "single"])
+@pytest.mark.parametrize("script", [[LATE], [LATE, REFUSED_LATER, DOWN]], ids=" ".join)
+def test_learning_goes_on_while_snapshots_are_made(
+    tmp_path: Path, log: Log, lanes: str, script: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.cadence.AGAIN_S", 0.0)
+    at_once = run(tmp_path, log, "at-once", lanes, [LATE])["report"]
+    monkeypatch.setattr("stream_update.sealing.COPY_BYTES", 0)
+    behind: list[int] = []
+    done, publish, asked = _Copied.done, Worker._publish, itertools.count()
+
+    def publish_late(worker: Worker) -> bool:
+        assert worker._made is not None
+        behind.extend(
+            sum(draft.slot.lane.next.values()) - sum(draft.next.values())
+            for draft in worker._made.drafts
+        )
+        return publish(worker)
+
+    monkeypatch.setattr(_Copied, "done", lambda one: next(asked) % 4 == 3 and done(one))
+    monkeypatch.setattr(Worker, "_publish", publish_late)
+    beside = run(tmp_path, log, "beside", lanes, script)["report"]
+    assert max(behind) > 0
+    for key in ("events", "learned", "dead_letters", "metrics"):
+        assert beside[key] == at_once[key]
+    config = load(tmp_path / "beside.toml")
+    for number in range(2 if lanes == "per-partition" else 1):
+        assert {verdict.ok for verdict in verify(config, log, number)} == {True}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no safe fork")
+def test_a_snapshot_that_is_being_made_is_called_off_with_the_worker(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.sealing.COPY_BYTES", 0)
+    cancelled: list[_Copied] = []
+    cancel = _Copied.cancel
+
+    def called_off(one: _Copied) -> None:
+        cancelled.append(one)
+        cancel(one)
+
+    def end(worker: Worker) -> None:
+        if worker._made is not None:
+            raise Transient("the end of this process")
+
+    monkeypatch.setattr(_Copied, "done", lambda _: False)
+    monkeypatch.setattr(_Copied, "cancel", called_off)
+    config = load(configure(tmp_path, log.url, "off", checkpoint=100))
+    create_topics(config, log)
+    with log.appender() as appender:
+        appender.append(
+            Record(config.source.topic, json.dumps(event).encode()) for event in elec2(EVENTS)
+        )
+    with pytest.raises(Transient, match="of this process"):
+        Trainer(config, log, on_progress=end).run()
+    assert len(cancelled) == 1
 
 
 @pytest.mark.parametrize("lanes", ["per-partition", "single"])
