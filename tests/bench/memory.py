@@ -37,7 +37,8 @@ def resident_mb() -> float:
 
 def learn(path: Path, events: int, answer: Path) -> None:
     """In a process of its own: learn it all, and write the memory after each tenth."""
-    config, seen = load(path), []
+    config = load(path)
+    seen: list[float] = []
 
     def look(worker: Worker) -> None:
         if worker.events * TENTHS >= events * (len(seen) + 1):

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -161,7 +162,7 @@ def bytewax(kafka: str, topic: str, events: int, model: Model) -> None:
         return "model", message
 
     with tempfile.TemporaryDirectory() as folder:
-        init_db_dir(folder, 1)  # type: ignore[arg-type]
+        init_db_dir(Path(folder), 1)
         flow = Dataflow("bench")
         read = op.input("in", flow, KafkaSource([kafka], [topic], tail=False))
         learned = op.stateful_map("learn", op.map("key", read, keyed), step)
@@ -171,7 +172,7 @@ def bytewax(kafka: str, topic: str, events: int, model: Model) -> None:
             [],
             0,
             epoch_interval=timedelta(seconds=SECONDS),
-            recovery_config=RecoveryConfig(folder),
+            recovery_config=RecoveryConfig(Path(folder)),
         )
     if model.events != events:
         raise SystemExit(f"Bytewax learned {model.events} of {events} events")
@@ -196,7 +197,7 @@ def faust(kafka: str, topic: str, events: int, model: Model) -> None:
         source = app.topic(topic, value_serializer="raw")
         worker = framework.Worker(app, loglevel="ERROR", quiet=True, redirect_stdouts=False)
 
-        @app.agent(source)
+        @app.agent(source)  # type: ignore[untyped-decorator]
         async def learn(stream: Any) -> None:
             async for value in stream:
                 model.learn(value)

@@ -158,7 +158,12 @@ def child(name: str, config: Path, events: int, model: str, answer: Path) -> Non
 
 def measure(name: str, config: Path, events: int, model: str) -> dict[str, Any]:
     answer = config.with_suffix(".json")
-    options = ["--config", config, "--events", str(events), "--model", model, "--json", answer]
+    options = [
+        *("--config", str(config)),
+        *("--events", str(events)),
+        *("--model", model),
+        *("--json", str(answer)),
+    ]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.bench.throughput", "--child", name, *options],
         check=False,
@@ -181,7 +186,7 @@ def compare(
         contender = CONTENDERS[name]
         learner = MODELS[model].toml
         if contender.learner == "compiled":
-            learner = f'use = "compiled"\nmodel = {{ {_inline(learner)} }}\n'
+            learner = f'use = "compiled"\n[learner.model]\n{learner}'
         inside = folder / name.replace(" ", "-").replace(",", "")
         inside.mkdir(exist_ok=True)
         configs[name] = configure(
