@@ -445,6 +445,22 @@ def test_a_label_that_no_network_can_take_is_left_out() -> None:
     assert learner.skipped == 2
 
 
+def test_a_whole_number_of_too_many_digits_is_the_failure_of_its_event() -> None:
+    _, events, labels = acts({"task": "binary"}, 1)[0]
+    for learned in (False, True):
+        for name, categorical in (("a", []), ("c", ["c"])):
+            learner = TorchLearner("binary", MLP, batch=BATCH, categorical=categorical)
+            if learned:
+                learner.learn(events, labels)
+            before = learner.dump()
+            bad = [*events[:3], events[3] | {name: 10**400}, *events[4:]]
+            with pytest.raises(LearnerFailed, match=f"feature '{name}'") as caught:
+                learner.learn(bad, labels)
+            assert caught.value.index == 3
+            if learned:
+                assert learner.dump() == before
+
+
 def test_what_was_refused_has_not_spoiled_the_columns() -> None:
     _, events, labels = acts({"task": "binary"}, 1)[0]
     learner = TorchLearner("binary", MLP, batch=BATCH)
