@@ -61,7 +61,7 @@ def error(learner: TorchLearner, events: Sequence[Features]) -> float:
         for column in range(inputs.shape[1]):
             seen = inputs.clone()
             seen[:, column] = 0.0
-            told = autoencoder._decoder(network.hidden(seen))[:, column]
+            told = autoencoder._decoder(network.below(seen))[:, column]
             total += float(((told - inputs[:, column]) ** 2).mean()) / inputs.shape[1]
     return total
 
@@ -222,6 +222,13 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], said: str) ->
     module = options.pop("module", "mlp")
     with pytest.raises(ConfigError, match=said):
         made(options, module=module).fingerprint()
+
+
+def test_one_event_alone_has_no_others_to_be_masked_with() -> None:
+    for labelled, batch in ((True, 2), (False, 1)):
+        TorchLearner("binary", pretrain={"labelled": labelled}, batch=batch)
+    with pytest.raises(ConfigError, match="a batch of one event"):
+        TorchLearner("binary", pretrain={"labelled": True}, batch=1)
 
 
 def test_the_fingerprint_tells_them_apart() -> None:

@@ -37,6 +37,10 @@ WORDS = {"body": {"use": "text", "buckets": 16, "dim": 3}}
 TRAIL = {"trail": {"use": "sequence", "width": 1, "max_length": 4, "dim": 3}}
 PIXELS = {"picture": {"use": "image", "shape": [2, 2, 1], "channels": [2], "dim": 2}}
 
+WIDER = [{"after": 3 * BATCH, "widen": 9}]
+DEEPER = [{"after": 4 * BATCH, "deepen": 2}, {"after": 5 * BATCH, "widen": 7, "layer": 1}]
+FLAT = [{"plateau": BATCH, "min_delta": 9.0, "widen": 8}, {"after": 6 * BATCH, "deepen": True}]
+
 CHOICES: dict[str, list[Options]] = {
     "task": [{"task": "binary"}, {"task": "multiclass"}, {"task": "regression"}],
     "optimizer": [
@@ -80,6 +84,7 @@ CHOICES: dict[str, list[Options]] = {
         {"pretrain": {**PRETRAIN, "labelled": True}},
         {"pretrain": {**PRETRAIN, "labelled": True, "optimizer": {"use": "sgd", "lr": 0.1}}},
     ],
+    "grow": [{}, {"grow": WIDER}, {"grow": DEEPER}, {"grow": FLAT}],
 }
 
 
@@ -98,6 +103,11 @@ def chosen(number: int) -> Options:
         options.pop("start", None)
     if layers == "linear" and options.get("start", {}).get("head") != "keep":
         options.pop("start", None)
+    if (
+        layers not in (MLP, {**MLP, "dropout": 0.3})
+        or options.get("start", {}).get("freeze") == "all"
+    ):
+        options.pop("grow", None)
     if options.get("start", {}).get("features", NAMES) is None and "missing" in options:
         del options["missing"]
     return options
@@ -117,6 +127,10 @@ def base(where: Path, options: Options) -> Options:
     told = {"classes": '["x", "y", "z"]'}
     safetensors.torch.save_file(tensors, where, metadata=told)
     table = {"use": "safetensors", "file": str(where), "features": NAMES, **options["start"]}
+    if "source" in table:
+        file = where.with_suffix(".jsonl")
+        file.write_text('{"a": 1, "b": 2, "c": 0, "y": "x"}\n{"a": 0, "b": 1, "c": 1, "y": "z"}\n')
+        table["source"] = {"file": str(file), "label": "y"}
     missing = {"missing": "mean"} if options.get("missing") else {}
     return options | missing | {"start": table}
 
@@ -187,6 +201,38 @@ MEETINGS: list[Options] = [
     {"task": "multiclass", "module": MLP, "start": {"features": None, "anchor": L2_SP}},
     {"task": "binary", "module": MLP, "clip_norm": 0.5, "start": {"freeze": 2 * BATCH}},
     {"task": "regression", "module": MLP, "standardise": False, "standardise_target": True},
+    {"task": "multiclass", "module": MLP, "start": {"head": "keep", "anchor": L2_SP}, "grow": FLAT},
+    {"task": "binary", "module": MLP, "start": {"lr_scale": 0.5, "freeze": BATCH}, "grow": DEEPER},
+    {"task": "multiclass", "module": MLP, "precision": "bfloat16", "ema": 0.8, "grow": DEEPER},
+    {
+        "task": "multiclass",
+        "module": MLP,
+        "pretrain": {**PRETRAIN, "labelled": True},
+        "ema": 0.8,
+        "grow": DEEPER,
+        "optimizer": {"use": "adam", "lr": 0.01, "amsgrad": True},
+    },
+    {
+        "task": "binary",
+        "module": MLP,
+        "schedule": {"use": "cosine", "steps": 9, "warmup": 2},
+        "grow": FLAT,
+        "clip_norm": 0.5,
+        "l1": 0.01,
+    },
+    {"task": "multiclass", "module": {**MLP, "activation": "gelu"}, "grow": WIDER},
+    {
+        "task": "multiclass",
+        "module": MLP,
+        "grow": DEEPER,
+        "start": {"joint": {"weight": 0.5, "batch": 4}, "source": True},
+    },
+    {
+        "task": "multiclass",
+        "module": MLP,
+        "grow": FLAT,
+        "start": {"anchor": {"use": "ewc", "alpha": 0.1}, "source": True, "lr_scale": 0.5},
+    },
 ]
 """What the draws leave out."""
 
@@ -211,12 +257,15 @@ def check(options: Options, number: int) -> None:
         learner.dump()
         return learner
 
+    grown = set()
+
     def cut(learner: TorchLearner, events: list[Features]) -> TorchLearner:
         tree = through_bytes(learner.dump())
         other = fresh()
         other.load(tree)
         assert other.dump() == tree
-        follower = TorchLearner.restored(tree, options["task"], allow=[mine])
+        grown.add(len(tree.get("growth", {"taken": []})["taken"]))
+        follower = TorchLearner.restored(tree, options["task"], allow=[mine, Chained, rowed])
         assert follower.predict(others) == other.predict(others) == learner.predict(others)
         other.predict(events)
         return other
@@ -224,6 +273,7 @@ def check(options: Options, number: int) -> None:
     whole = go_on(fresh(), script, lambda learner, _: learner)
     for before in (asked, dumped, cut):
         assert go_on(fresh(), script, before) == whole
+    assert grown == set(range(1 + len(options.get("grow", []))))
 
 
 @pytest.mark.parametrize("number", range(20 + len(MEETINGS)))
@@ -244,6 +294,37 @@ def mine(inputs: int, outputs: int) -> Any:
         last=torch.nn.Linear(5, outputs),
     )
     return torch.nn.Sequential(layers)
+
+
+class Chained(torch.nn.Module):  # type: ignore[misc]
+    """A part with hidden layers that can grow, between others."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Linear(inputs, 6),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.2),
+            torch.nn.Linear(6, 5, bias=False),
+            torch.nn.ReLU(),
+            torch.nn.Linear(5, 4),
+        )
+        self.norm = torch.nn.LayerNorm(4)
+        self.last = torch.nn.Linear(4, outputs)
+
+    def forward(self, inputs: Any) -> Any:
+        return self.last(torch.tanh(self.norm(self.body(inputs))))
+
+
+def rowed(inputs: int, outputs: int) -> Any:
+    """Layers that go by numbers."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(inputs, 6),
+        torch.nn.Tanh(),
+        torch.nn.Linear(6, 5),
+        torch.nn.ReLU(),
+        torch.nn.Linear(5, outputs),
+    )
 
 
 def mixed(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Batch], Any]:
@@ -285,6 +366,27 @@ def test_a_module_of_ones_own_is_no_exception(
         options = options | {"start": table | options["start"]}
     own = {"module": "my_models:mine", "first": "first", "last": "last", "batch": BATCH}
     check(own | options, number)
+
+
+GROWING: list[Options] = [
+    {"task": "multiclass", "module": "my_models:Chained", "first": "body.0", "chain": "body",
+     "grow": DEEPER},
+    {"task": "binary", "module": "my_models:Chained", "first": "body.0", "chain": "body",
+     "grow": FLAT, "pretrain": {**PRETRAIN, "labelled": True}, "ema": 0.8, "clip_norm": 0.5},
+    {"task": "multiclass", "module": "my_models:rowed", "first": "0", "last": "4", "grow": DEEPER},
+    {"task": "binary", "module": "my_models:rowed", "first": "0", "last": "4", "grow": FLAT,
+     "pretrain": PRETRAIN, "precision": "bfloat16"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(GROWING)))
+def test_a_module_of_ones_own_grows(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("my_models")
+    for made in (Chained, rowed):
+        monkeypatch.setattr(made, "__module__", module.__name__)
+        setattr(module, made.__name__, made)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    check({"last": "last", "batch": BATCH} | GROWING[number], number)
 
 
 def test_an_average_begins_with_what_was_learned_without_labels() -> None:
@@ -341,6 +443,22 @@ def test_a_label_that_no_network_can_take_is_left_out() -> None:
         loaded.learn(events, labels)
         assert loaded.dump() == learner.dump()
     assert learner.skipped == 2
+
+
+def test_a_whole_number_of_too_many_digits_is_the_failure_of_its_event() -> None:
+    _, events, labels = acts({"task": "binary"}, 1)[0]
+    for learned in (False, True):
+        for name, categorical in (("a", []), ("c", ["c"])):
+            learner = TorchLearner("binary", MLP, batch=BATCH, categorical=categorical)
+            if learned:
+                learner.learn(events, labels)
+            before = learner.dump()
+            bad = [*events[:3], events[3] | {name: 10**400}, *events[4:]]
+            with pytest.raises(LearnerFailed, match=f"feature '{name}'") as caught:
+                learner.learn(bad, labels)
+            assert caught.value.index == 3
+            if learned:
+                assert learner.dump() == before
 
 
 def test_what_was_refused_has_not_spoiled_the_columns() -> None:

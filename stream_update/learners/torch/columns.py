@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,10 @@ from stream_update.events import Features, Predictions, Tree
 __all__ = ["Columns", "Floats", "Table"]
 
 Floats = NDArray[np.float64]
+LARGEST = int(sys.float_info.max)
+"""Of whole numbers."""
+LARGEST_NAME = (1 << 63) - 1
+"""Of those that are names: what a snapshot has room for."""
 
 
 class Table(NamedTuple):
@@ -80,7 +85,7 @@ class Columns:
         """Add the columns that these events need.
 
         Raises :class:`~stream_update.errors.LearnerFailed` at a value that is neither a
-        number, a text nor a truth value.
+        number, a text nor a truth value, and at a whole number that has no room.
         """
         # Who has as many features as there are numbers, and all of these, has nothing else.
         lengths = set(map(len, features))
@@ -99,7 +104,11 @@ class Columns:
         for name, value in event.items():
             if name in self._apart:
                 continue
-            if isinstance(value, str) or name in self._categorical:
+            category = isinstance(value, str) or name in self._categorical
+            if type(value) is int and abs(value) > (LARGEST_NAME if category else LARGEST):
+                large = ValueError(f"feature {name!r} is a whole number of too many digits")
+                raise LearnerFailed(index, "learn", large, Predictions([]))
+            if category:
                 self._add_category(name, value)
             elif isinstance(value, int | float):
                 self._add_number(name)
@@ -178,7 +187,7 @@ class Columns:
                 # An array takes no text for a number; numpy would.
                 flat = array("d", chain.from_iterable(map(self._get, features)))
                 numbers = np.frombuffer(flat).reshape(len(features), len(self.numbers))
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, OverflowError):
                 numbers = None
             self._read = (list(features), numbers)
         return numbers

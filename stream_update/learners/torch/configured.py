@@ -153,6 +153,11 @@ class Configured:
             )
         self._steps = grow_of(grow)
         self._check_steps()
+        if self._pretraining is not None and self._pretraining.labelled and batch == 1:
+            raise ConfigError(
+                "learner.pretrain.labelled: a batch of one event has no others to mask it with",
+                hint="batch = 2 or more, or labelled = false",
+            )
         self.unlabelled_batch = 0 if self._pretraining is None else self._pretraining.batch
         self._start_over()
 

@@ -82,7 +82,14 @@ def check_room(chain: Any, sizes: Sequence[int], weights: int) -> None:
     """Raise :class:`CorruptSnapshot` if layers of these sizes have more than so many weights."""
     layers = _linear(chain)
     widths = [layers[0].in_features, *sizes, layers[-1].out_features]
-    if len(sizes) > weights or sum(a * b for a, b in pairwise(widths)) > weights:
+    least = [*hidden_sizes(chain), *[1] * len(sizes)]
+    if any(type(size) is not int or size < was for size, was in zip(sizes, least, strict=False)):
+        raise CorruptSnapshot("it tells of smaller hidden layers than its module has")
+    if (
+        len(sizes) < len(layers) - 1
+        or len(sizes) > weights
+        or sum(a * b for a, b in pairwise(widths)) > weights
+    ):
         raise CorruptSnapshot("it tells of larger hidden layers than its weights are")
 
 

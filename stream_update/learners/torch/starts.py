@@ -101,6 +101,8 @@ class Start:
         if not 0 < lr_scale <= 1:
             raise ConfigError(f"learner.start.lr_scale: {lr_scale!r} is not in (0, 1]")
         self.base = read_base(use, file, features, sha256)
+        self.estimated: Mapping[str, Any] | None = None
+        """The Fisher information of the base, once it has been estimated."""
         self.head = head
         self._options: dict[str, Any] = {
             "file": self.base.digest, "prefix": prefix, "layers": dict(layers or {}),

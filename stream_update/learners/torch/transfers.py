@@ -238,7 +238,9 @@ class Transfer:
                         "learner.start.anchor: the Fisher information of fields is not estimated",
                         hint='l2-sp, or a file with "fisher.NAME" for each weight and no source',
                     )
-                fisher = whole.fisher(start.source)
+                if start.estimated is None:
+                    start.estimated = whole.fisher(start.source)
+                fisher = start.estimated
             else:
                 fisher = {name: start.base.fisher.get(start.theirs(name)) for name in self._held}
         held = []
