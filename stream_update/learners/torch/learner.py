@@ -221,7 +221,7 @@ class TorchLearner:
 
     @property
     def classes(self) -> list[Any]:
-        """What the outputs of the module are, in order; for the task ``multiclass``."""
+        """What the outputs of the module are, in order; for ``multiclass`` and ``multilabel``."""
         return self._targets.classes
 
     def describe(self) -> str:
@@ -347,8 +347,9 @@ class TorchLearner:
             self._targets.admit(labels)
         elif (index := self._targets.unknown(labels)) is not None:
             cause = ValueError(
-                f"class {labels[index]!r} is new and the module has no output for it: name its "
-                "last layer, [learner] last, or all classes, [source] classes"
+                f"class {self._targets.missing(labels[index])!r} is new and the module has no "
+                "output for it: name its last layer, [learner] last, or all classes, "
+                "[source] classes"
             )
             raise LearnerFailed(index, "learn", cause, Predictions([]))
         if not features or not (len(self._columns) or len(self._fields)):
@@ -513,7 +514,7 @@ class TorchLearner:
         """
         names = self._columns.names or ["a", "b", "c"]
         classes = self._targets.classes
-        if self._task == "multiclass" and not classes:
+        if self._task in {"multiclass", "multilabel"} and not classes:
             classes = [0, 1]
         shape = Shape(len(names), max(1, len(classes)), names, classes)
         pretraining, also = self._pretraining, None
