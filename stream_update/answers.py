@@ -9,7 +9,21 @@ from stream_update.errors import LearnerFailed
 from stream_update.events import Features, Predictions
 from stream_update.protocols import Learner
 
-__all__ = ["in_turn", "joined", "one_by_one"]
+__all__ = ["applying", "certain", "in_turn", "joined", "one_by_one"]
+
+HALF = 0.5
+
+
+def applying(probabilities: Mapping[Any, float]) -> dict[Any, bool]:
+    """Of several classes, each by itself, which apply: those that more likely do than not."""
+    return {name: chance > HALF for name, chance in probabilities.items()}
+
+
+def certain(value: Any) -> dict[Any, float]:
+    """A label, or which of several classes apply, as probabilities; empty for None."""
+    if isinstance(value, Mapping):
+        return {name: float(applies) for name, applies in value.items()}
+    return {} if value is None else {value: 1.0}
 
 
 def in_turn(

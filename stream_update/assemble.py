@@ -396,6 +396,7 @@ def _report(
         "rolling": figures.get("rolling", {}),
         "fading": figures.get("fading", {}),
         "baselines": figures.get("baselines", {}),
+        **({"classes": figures["classes"]} if "classes" in figures else {}),
         "drifts": [alarm for lane in lanes for alarm in lane["drifts"]],
         "snapshots": sum(lane["snapshot"] for lane in lanes),
         "lanes": lanes,

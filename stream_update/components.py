@@ -16,6 +16,7 @@ from stream_update.codecs.layout import Layout
 from stream_update.config import Config
 from stream_update.errors import ConfigError
 from stream_update.lane import Lane, Stateful
+from stream_update.learners.multioutput import check_size
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.prequential import Prequential, UserMetric
 from stream_update.plans import Kit
@@ -146,6 +147,7 @@ def _maker_of_river(
             f"{type(estimator).__name__}, which is no river estimator",
             hint="a classifier, a regressor, or a river.compose:Pipeline that ends in one",
         )
+    check_size(estimator, len(config.source.classes or ()) or config.source.max_classes)
     return lambda: RiverLearner(
         lambda: plugins.build(table, where, seed=seed), config.task, allow=allow
     )

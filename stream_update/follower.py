@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from stream_update import plugins
+from stream_update.answers import applying, certain
 from stream_update.bounds import Limits
 from stream_update.control import Control
 from stream_update.errors import (
@@ -217,7 +218,8 @@ class ModelSubscriber(Closing):
     # -- predictions
 
     def predict_one(self, x: Features, key: str | bytes | None = None) -> Any:
-        """The predicted label or number, None where the model has no answer yet.
+        """The predicted label or number, None where the model has no answer yet; where several
+        classes may apply, a mapping of class to whether it does.
 
         Raises :class:`NoModelYet` before the first snapshot, and :class:`StaleModel` with
         ``when_stale="refuse"``.
@@ -227,7 +229,9 @@ class ModelSubscriber(Closing):
     def predict_proba_one(
         self, x: Features, key: str | bytes | None = None
     ) -> Mapping[Any, float] | None:
-        """Label to probability, or None for models without probabilities."""
+        """Label to probability, or None for models without probabilities. Where several classes
+        may apply, the probability of each is that it does.
+        """
         probabilities = self.answer([x], [_bytes(key)]).probabilities
         return None if probabilities is None else probabilities[0]
 
@@ -404,6 +408,16 @@ def _mean(models: Sequence[Model], x: Features) -> tuple[Any, Mapping[Any, float
         ]
         total = sum(w for w, _ in known)
         return (sum(w * v for w, v in known) / total if known else None), None
+    if models[0].manifest.identity.task == "multilabel":
+        said = [a.probabilities or list(map(certain, a.values)) for _, a in answers]
+        # A lane that has learned nothing says nothing; one that does not know a class says no.
+        heard = [(w, chances) for w, (chances,) in zip(weights, said, strict=True) if chances]
+        names = dict.fromkeys(name for _, chances in heard for name in chances)
+        total = sum(w for w, _ in heard)
+        means = {
+            name: sum(w * chances.get(name, 0.0) for w, chances in heard) / total for name in names
+        }
+        return applying(means), means
     votes: dict[Any, float] = {}
     for weight, (_, answer) in zip(weights, answers, strict=True):
         if answer.probabilities is not None:

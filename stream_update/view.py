@@ -137,7 +137,7 @@ class View:
 def _headline(report: Mapping[str, Any]) -> tuple[str, float | None]:
     """The figure that a glance should fall on."""
     metrics = report["metrics"]
-    for name in ("accuracy", "mae"):
+    for name in ("accuracy", "exact_match", "mae"):
         if name in metrics:
             return name, metrics[name]
     return next(iter(metrics.items()), ("metric", None))

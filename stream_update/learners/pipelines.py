@@ -95,7 +95,7 @@ def _is_plain_transformer(step: Any) -> bool:
 
 def _is_plain_model(step: Any) -> bool:
     return (
-        isinstance(step, base.Classifier | base.Regressor)
+        isinstance(step, base.Classifier | base.MultiLabelClassifier | base.Regressor)
         and not isinstance(step, compose.Pipeline | base.Transformer | base.AnomalyFilter)
         and bool(step._supervised)  # noqa: SLF001 - river's own flag
     )

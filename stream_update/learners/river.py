@@ -1,4 +1,4 @@
-"""Any river classifier or regressor, alone or at the end of a pipeline."""
+"""Any river classifier, multi-label classifier or regressor, alone or at a pipeline's end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,24 @@ from stream_update import objects
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.learners.finite import non_finite
+from stream_update.learners.multioutput import (
+    answering,
+    drawn_alike,
+    draws,
+    has_probabilities,
+)
 from stream_update.learners.pipelines import Calls, calls
 from stream_update.objects.paths import walk
 
 __all__ = ["RiverLearner"]
 
-TASKS = ("binary", "multiclass", "regression")
+TASKS: dict[str, tuple[Any, str]] = {
+    "binary": (base.Classifier, "classifier"),
+    "multiclass": (base.Classifier, "classifier"),
+    "multilabel": (base.MultiLabelClassifier, "multi-label classifier"),
+    "regression": (base.Regressor, "regressor"),
+}
+"""What each needs, and what river calls that."""
 
 LET_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 """What is no fault of the event. A panic in river's extension types is no ``Exception``."""
@@ -35,11 +47,13 @@ class RiverLearner:
     """One river model, learning one event at a time.
 
     ``make`` builds a fresh model, the same at every call. ``task`` is ``"binary"``,
-    ``"multiclass"`` or ``"regression"``. ``allow`` are the classes and functions, beside
-    river's own, that the model is made of: a snapshot holds nothing else.
+    ``"multiclass"``, ``"multilabel"`` or ``"regression"``. ``allow`` are the classes and
+    functions, beside river's own, that the model is made of: a snapshot holds nothing else.
 
     Predictions are exactly those of ``predict_one`` and ``predict_proba_one``. A model
-    that takes its label from its probabilities, as most do, is asked only once.
+    that takes its label from its probabilities, as most do, is asked only once. One that draws
+    to predict has drawn for each event that it has learned, once, and for no other: so it goes
+    on as if each event had been predicted before it was learned, and nobody else had asked.
 
     Raises :class:`~stream_update.errors.ConfigError` if the model does not fit the task.
     """
@@ -59,6 +73,7 @@ class RiverLearner:
         self._allow = tuple(allow)
         self._model: Any
         self._calls: Calls
+        self._rng: Any | None = None
         model = make()
         self._says: Says = _check(model, task)
         self._use(model)
@@ -95,16 +110,22 @@ class RiverLearner:
     def _use(self, model: Any) -> None:
         self._model = model
         self._calls = calls(model)
+        if self._task == "multilabel":
+            self._kind = _kinds(model)[-1]
+            self._rng = draws(model)
 
     def describe(self) -> str:
         """The model in a line, for people."""
         return f"{self._model} ({self._task})"
 
     def predict(self, features: Sequence[Features]) -> Predictions:
-        return self._run(features, [None] * len(features), _learn_nothing)
+        if self._rng is None:
+            return self._run(features, [None] * len(features), _learn_nothing)
+        with drawn_alike(self._rng):
+            return self._run(features, [None] * len(features), _learn_nothing)
 
     def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
-        learn = self._calls.learn_one
+        learn = self._calls.learn_one if self._rng is None else self._draw_and_learn
         index = 0
         try:
             for index, x in enumerate(self._own(features)):
@@ -113,6 +134,10 @@ class RiverLearner:
             raise
         except BaseException as error:
             raise LearnerFailed(index, "learn", error, Predictions([])) from error
+
+    def _draw_and_learn(self, x: Features, label: Any) -> None:
+        self._calls.predict_one(x)
+        self._calls.learn_one(x, label)
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
@@ -134,6 +159,15 @@ class RiverLearner:
             index = start
             events = enumerate(features[start:], start)
             try:
+                if self._task == "multilabel":
+                    chances = self._says != "values"
+                    answer = answering(self._kind, self._calls, probabilities=chances)
+                    for index, x in events:
+                        value, said = answer(x)
+                        probabilities.append(said)
+                        values.append(value)
+                        learn(x, labels[index])
+                    return Predictions(values, probabilities if chances else None)
                 if ask is None or self._says == "values":
                     for index, x in events:
                         values.append(label_of(x))
@@ -245,14 +279,16 @@ def _check(model: Any, task: str) -> Says:
     if task not in TASKS:
         raise ConfigError(f"task: {task!r} is none", hint=f"one of: {', '.join(TASKS)}")
     cls: Any = _kinds(model)[-1]
-    wanted = base.Regressor if task == "regression" else base.Classifier
+    wanted, kind = TASKS[task]
     if not issubclass(cls, wanted) or issubclass(cls, NOT_FOR_EVENTS):
-        kind = "regressor" if task == "regression" else "classifier"
         raise ConfigError(
             f"[learner] {_names(_kinds(model))} is no {kind} of single events, "
             f"which the task {task!r} needs",
-            hint=f"use a river {kind}, or a river.compose:Pipeline that ends in one",
+            hint=_other(cls, task)
+            or f"use a river {kind}, or a river.compose:Pipeline that ends in one",
         )
+    if task == "multilabel":
+        return "labels and probabilities" if has_probabilities(model) else "values"
     if task == "multiclass" and not model._multiclass:  # noqa: SLF001 -- river's own flag
         raise ConfigError(
             f"[learner] {_names(_kinds(model))} tells only two classes apart",
@@ -263,6 +299,18 @@ def _check(model: Any, task: str) -> Says:
     if cls.predict_one is base.Classifier.predict_one:
         return "probabilities"
     return "labels and probabilities"
+
+
+def _other(cls: type, task: str) -> str:
+    """What fits in the place of a model that does not, where that is not far away."""
+    if issubclass(cls, base.MultiLabelClassifier):
+        return 'set task = "multilabel": its labels are sets of classes'
+    if task == "multilabel" and issubclass(cls, base.Classifier):
+        return (
+            "make it the model of a river.multioutput:ClassifierChain, or the classifier of a "
+            "river.multioutput:PerOutputClassifier"
+        )
+    return ""
 
 
 def _unseeded(model: Any) -> list[str]:

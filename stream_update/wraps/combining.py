@@ -1,7 +1,8 @@
 """Several opinions on one event made one, and what is learned from how good they were.
 
-An opinion is a mapping of label to probability, empty without one; or, for regression, a
-number, None without one. What is not finite is no opinion.
+An opinion is a mapping of label to probability, empty without one (where several classes may
+apply, the probability of each is by itself); or, for regression, a number, None without one.
+What is not finite is no opinion.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from stream_update.answers import applying, certain
 from stream_update.errors import ConfigError, CorruptSnapshot
 from stream_update.events import Predictions, Tree
 
@@ -28,9 +30,7 @@ def opinions(said: Predictions, task: str) -> list[Opinion]:
             float(value) if value is not None and math.isfinite(value) else None
             for value in said.values
         ]
-    chances: Sequence[Mapping[Any, float]] = said.probabilities or [
-        {} if value is None else {value: 1.0} for value in said.values
-    ]
+    chances: Sequence[Mapping[Any, float]] = said.probabilities or list(map(certain, said.values))
     return [one if all(map(math.isfinite, one.values())) else {} for one in chances]
 
 
@@ -89,6 +89,15 @@ class Vote(Mean):
             for one in said
         ]
         return super().combine(votes)
+
+
+class VoteOnEach(Mean):
+    """Of each class by itself how many members would say that it applies."""
+
+    def combine(self, said: Sequence[Opinion]) -> Opinion:
+        return super().combine(
+            [certain(applying(one)) if isinstance(one, Mapping) else {} for one in said]
+        )
 
 
 class Weighted:
@@ -160,6 +169,16 @@ class Weighted:
         losses, scale, scaled = tree
         self._losses = _finite(losses, len(self._losses))
         self._scale, self._scaled = _finite([scale, scaled], 2)
+
+
+class WeightedOverSets(Weighted):
+    """The same where several classes may apply: the loss is the mean of their Brier scores."""
+
+    def _loss(self, said: Opinion, label: Any) -> float | None:
+        if not isinstance(said, Mapping) or not said:
+            return None
+        squares = [(said.get(name, 0.0) - applies) ** 2 for name, applies in label.items()]
+        return min(1.0, sum(squares) / len(squares)) if squares else 0.0
 
 
 class StackedClasses:
@@ -300,12 +319,18 @@ def combiner(
         raise ConfigError(
             "learner.combine: numbers cannot be voted on", hint="mean, weighted or stacking"
         )
+    if name == "stacking" and task == "multilabel":
+        raise ConfigError(
+            "learner.combine: stacking is not for several classes at once",
+            hint="mean, vote or weighted",
+        )
+    sets = task == "multilabel"
     if name == "mean":
         return Mean()
     if name == "vote":
-        return Vote()
+        return VoteOnEach() if sets else Vote()
     if name == "weighted":
-        return Weighted(members, half_life, rate)
+        return (WeightedOverSets if sets else Weighted)(members, half_life, rate)
     if name == "stacking":
         return (StackedNumbers if task == "regression" else StackedClasses)(members, rate)
     raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from stream_update.answers import in_turn
+from stream_update.answers import certain, in_turn
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Described, Learner
@@ -28,7 +28,8 @@ class Distilled:
     against the teacher's prediction and the rest against the label (Hinton, Vinyals and Dean,
     2015). A learner takes one label for an event, so for classes that is so in the mean: with
     the chance ``weight`` the student is given a label drawn from the teacher's
-    probabilities, each raised to ``1 / temperature``, in place of the true one. For
+    probabilities, each raised to ``1 / temperature``, in place of the true one; of several
+    classes that may apply each is drawn by itself. For
     regression it is given ``weight * prediction + (1 - weight) * label``, which is the
     same for squared loss. The teacher is asked before it learns the event.
 
@@ -180,6 +181,8 @@ class Distilled:
 
     def _drawn(self, chances: Mapping[Any, float], label: Any) -> Any:
         """A label drawn from the teacher's probabilities; this one if they make no sense."""
+        if self._task == "multilabel":
+            return self._drawn_set(chances, label)
         powers = {one: max(0.0, p) ** (1 / self._temperature) for one, p in chances.items()}
         total = sum(powers.values())
         if not 0 < total < math.inf:
@@ -190,6 +193,19 @@ class Distilled:
             if left < 0:
                 return drawn
         return label
+
+    def _drawn_set(self, chances: Mapping[Any, float], label: Any) -> dict[Any, bool] | None:
+        """Each class drawn by itself, the label's own where the teacher's makes no sense."""
+        drawn: dict[Any, bool] = {}
+        for name in chances if label is None else label:
+            chance = chances.get(name, math.nan)
+            yes, no = (max(0.0, p) ** (1 / self._temperature) for p in (chance, 1 - chance))
+            total = yes + no
+            if 0 < total < math.inf:
+                drawn[name] = self._draws.unit() * total < yes
+            elif label is not None:
+                drawn[name] = label[name]
+        return drawn if drawn or label is not None else None
 
     def react(self, signal: str) -> None:
         self._teacher.react(signal)
@@ -237,4 +253,4 @@ class Distilled:
 
 
 def _chances(said: Predictions) -> Sequence[Mapping[Any, float]]:
-    return said.probabilities or [{} if value is None else {value: 1.0} for value in said.values]
+    return said.probabilities or list(map(certain, said.values))

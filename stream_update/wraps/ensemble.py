@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from stream_update import plugins
-from stream_update.answers import in_turn
+from stream_update.answers import applying, in_turn
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
 from stream_update.events import Features, Predictions, Tree
 from stream_update.protocols import Described, Learner, Precision
@@ -28,8 +28,9 @@ class Ensemble:
     ``members`` are tables as ``[learner]`` is one; they are built by ``make_member``, each
     with a seed of its own. ``combine`` is ``"mean"``, ``"vote"`` (not for regression),
     ``"weighted"`` (with ``half_life`` in events, and ``rate``) or ``"stacking"`` (with
-    ``rate``), see :mod:`stream_update.wraps.combining`. What it learns of its members it
-    learns from predictions that they made before they learned the event.
+    ``rate``; not for several classes at once), see :mod:`stream_update.wraps.combining`. What
+    it learns of its members it learns from predictions that they made before they learned the
+    event.
 
     Its ``batch`` is the least common multiple of its members' batches, or a given multiple
     of that: so each of them learns the batches that it would learn alone, and what is
@@ -148,6 +149,8 @@ class Ensemble:
         made: list[Any] = [self._combiner.combine(row) for row in rows]
         if self._task == "regression":
             return Predictions([0.0 if value is None else value for value in made])
+        if self._task == "multilabel":
+            return Predictions(list(map(applying, made)), made)
         return Predictions(
             [max(chances, key=chances.get) if chances else None for chances in made], made
         )

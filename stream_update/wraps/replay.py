@@ -26,7 +26,7 @@ class Replay:
     """A learner that learns ``replays`` events of a buffer with each batch of new ones.
 
     ``make`` builds the learner. Events come into the ``buffer`` after they have been learned:
-    ``"reservoir"``, ``"class-balanced"`` (not for regression) or ``"recency"``, see
+    ``"reservoir"``, ``"class-balanced"`` (for one class an event) or ``"recency"``, see
     :mod:`stream_update.wraps.buffers`. It holds at most ``max_events``, and at most
     ``max_bytes`` of them as msgpack. ``replays`` is the learner's batch if it is left out.
 
@@ -54,9 +54,10 @@ class Replay:
             raise ConfigError(
                 f"wrap.buffer: there is no {buffer!r}", hint=f"one of: {', '.join(BUFFERS)}"
             )
-        if buffer == "class-balanced" and task == "regression":
+        if buffer == "class-balanced" and task in {"multilabel", "regression"}:
             raise ConfigError(
-                "wrap.buffer: class-balanced needs classes, and the task is regression",
+                f"wrap.buffer: class-balanced needs one class for each event, and the task is "
+                f"{task}",
                 hint="reservoir or recency",
             )
         self._make = make

@@ -115,7 +115,8 @@ def test_a_class_twice_in_an_object_is_no_json_that_we_take() -> None:
 
 
 def test_what_a_label_may_be_a_feature_may_not() -> None:
-    for fields in ({"f": ["a"]}, {"f": {"x": True}}, {"f": []}):
+    tried: list[dict[str, Any]] = [{"f": ["a"]}, {"f": {"x": True}}, {"f": []}]
+    for fields in tried:
         codec = JsonCodec(Source(topic="t", features="*"), "multilabel")
         block = codec.decode(batch(["u"], ["u"], **fields))
         assert [x.reason for x in block.dead_letters] == ["feature-type"] * 2

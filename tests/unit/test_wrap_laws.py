@@ -21,12 +21,16 @@ from tests.streams import through_bytes
 
 Table = dict[str, Any]
 
-TASKS = ("binary", "multiclass", "regression")
+TASKS = ("binary", "multiclass", "multilabel", "regression")
 BATCH = 8
 SCALER: Table = {"use": "river.preprocessing:StandardScaler"}
 RIVER: dict[str, Table] = {
     "binary": {"use": "river.linear_model:LogisticRegression"},
     "multiclass": {"use": "river.tree:HoeffdingTreeClassifier", "grace_period": 20},
+    "multilabel": {
+        "use": "river.multioutput:ClassifierChain",
+        "model": {"use": "river.tree:HoeffdingTreeClassifier", "grace_period": 20},
+    },
     "regression": {
         "use": "river.compose:Pipeline",
         "steps": [SCALER, {"use": "river.linear_model:LinearRegression", "intercept_lr": 0.1}],
@@ -87,11 +91,15 @@ def needs_torch(name: str) -> bool:
     return "torch" in name or "ensemble" in name
 
 
+REFUSED = {
+    "multilabel": ("class-balanced", "stacking"),
+    "regression": ("class-balanced", "vote"),
+}
 CASES = [
     (task, name)
     for task in TASKS
     for name in KINDS
-    if task != "regression" or not name.startswith(("class-balanced", "vote"))
+    if not name.startswith(REFUSED.get(task, ("none",)))
 ]
 ONE_BY_ONE = [(task, name) for task, name in CASES if not needs_torch(name)]
 
@@ -132,6 +140,8 @@ def stream(task: str, count: int = 120) -> tuple[list[Table], list[Any]]:
             {
                 "binary": total > 0,
                 "multiclass": "low" if total < -0.5 else "new" if late and total > 2 else "high",
+                "multilabel": {"low": total < -0.5, "high": total > 1, "mid": event["a"] > 0}
+                | ({"new": total > 2} if late else {}),
                 "regression": total,
             }[task]
         )
@@ -229,6 +239,16 @@ def test_single_events_may_come_in_blocks_of_any_size(task: str, name: str) -> N
 
     assert values == expected.values
     assert through_bytes(cut.dump()) == through_bytes(whole.dump())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("class-balanced of river", "reservoir"), ("stacking of rivers", "mean, vote or weighted")],
+)
+def test_what_several_classes_at_once_cannot_have_is_refused(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parts("multilabel", name)
+    assert hint in caught.value.hint
 
 
 def test_wraps_are_named_from_the_inside_out_and_a_swap_has_its_twin_outermost() -> None:

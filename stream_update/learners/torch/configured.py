@@ -262,7 +262,7 @@ class Configured:
         intake = self._fresh_intake()
         names = intake.columns.names or ["a", "b", "c"]
         classes = intake.targets.classes
-        if self._task == "multiclass" and not classes:
+        if self._task in {"multiclass", "multilabel"} and not classes:
             classes = [0, 1]
         shape = Shape(len(names), max(1, len(classes)), names, classes)
         pretraining, also = self._pretraining, None

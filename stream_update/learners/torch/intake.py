@@ -58,8 +58,9 @@ class Intake:
             self.targets.admit(labels)
         elif (index := self.targets.unknown(labels)) is not None:
             cause = ValueError(
-                f"class {labels[index]!r} is new and the module has no output for it: name its "
-                "last layer, [learner] last, or all classes, [source] classes"
+                f"class {self.targets.missing(labels[index])!r} is new and the module has no "
+                "output for it: name its last layer, [learner] last, or all classes, "
+                "[source] classes"
             )
             raise LearnerFailed(index, "learn", cause, Predictions([]))
 

@@ -89,7 +89,7 @@ class TorchLearner(Configured):
 
     @property
     def classes(self) -> list[Any]:
-        """What the outputs of the module are, in order; for the task ``multiclass``."""
+        """What the outputs of the module are, in order; for ``multiclass`` and ``multilabel``."""
         return self._intake.targets.classes
 
     def readable(self) -> Iterator[tuple[str, float | bool]]:

@@ -128,7 +128,7 @@ class Start:
                 "standardise_target, so its head says standard deviations and no numbers",
                 hint='head = "new" without joint',
             )
-        if head == "keep" and task == "multiclass" and not self.base.classes:
+        if head == "keep" and task in {"multiclass", "multilabel"} and not self.base.classes:
             raise ConfigError(
                 "learner.start.head: the file does not say what the base's classes are",
                 hint='metadata "classes", a JSON list, or head = "new"',

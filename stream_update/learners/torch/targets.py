@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from stream_update import plugins
+from stream_update.answers import applying
 from stream_update.errors import ConfigError
 from stream_update.events import Predictions, Tree
 from stream_update.learners.torch.columns import Floats
@@ -20,6 +21,7 @@ __all__ = ["Targets"]
 LOSSES: dict[str, dict[str, Callable[[Any, Any], Any]]] = {
     "binary": {"log": functional.binary_cross_entropy_with_logits},
     "multiclass": {"log": functional.cross_entropy, "hinge": functional.multi_margin_loss},
+    "multilabel": {"log": functional.binary_cross_entropy_with_logits},
     "regression": {
         "squared": functional.mse_loss,
         "absolute": functional.l1_loss,
@@ -34,6 +36,10 @@ class Targets:
 
     * ``binary``: one output, the logit of True.
     * ``multiclass``: an output for each class, logits of a softmax.
+    * ``multilabel``: an output for each class, the logit that it applies. The loss is the mean
+      over events and classes. A label is a mapping of class to bool, or a list of those that
+      apply; a class that it does not name does not. While there is no class at all there is
+      one output, which learns that the first one, whatever it will be, has not applied.
     * ``regression``: one output, the number.
 
     ``loss`` is a name of :data:`LOSSES` or ``"module:attribute"``, a function of outputs
@@ -65,7 +71,7 @@ class Targets:
             )
         self._index: dict[Any, int] = {}
         self._scaler = Scaler() if standardise else None
-        self.admit(classes)
+        self._know(classes)
 
     @property
     def classes(self) -> list[Any]:
@@ -78,20 +84,37 @@ class Targets:
         return max(1, len(self._index))
 
     def admit(self, labels: Sequence[Any]) -> None:
-        """Take in new classes, in their order."""
+        """Take in the new classes of labels, in their order."""
         if self._task == "multiclass" and not self._index.keys() >= set(labels):
+            self._know(labels)
+        elif self._task == "multilabel":
             for label in labels:
-                self._index.setdefault(label, len(self._index))
+                if not self._index.keys() >= label.keys():
+                    self._know(label)
+
+    def _know(self, classes: Iterable[Any]) -> None:
+        if self._task in {"multiclass", "multilabel"}:
+            for name in classes:
+                self._index.setdefault(name, len(self._index))
 
     def limit(self, outputs: int) -> None:
         """Forget the classes beyond so many outputs."""
         self._index = dict(list(self._index.items())[:outputs])
 
     def unknown(self, labels: Sequence[Any]) -> int | None:
-        """The position of the first label that is no class, None if all are."""
-        if self._task != "multiclass":
-            return None
-        return next((i for i, label in enumerate(labels) if label not in self._index), None)
+        """The position of the first label with a class that is none, None if all are."""
+        if self._task == "multiclass":
+            return next((i for i, label in enumerate(labels) if label not in self._index), None)
+        if self._task == "multilabel":
+            new = ({name for name in label if label[name]} - self._index.keys() for label in labels)
+            return next((i for i, names in enumerate(new) if names), None)
+        return None
+
+    def missing(self, label: Any) -> Any:
+        """The class of an :meth:`unknown` label that is none."""
+        if self._task != "multilabel":
+            return label
+        return next(name for name, on in label.items() if on and name not in self._index)
 
     def observe(self, labels: Sequence[Any]) -> None:
         """Let mean and deviation know of labels that are about to be learned."""
@@ -102,12 +125,25 @@ class Targets:
         """The labels as the loss wants them, shaped as the outputs are."""
         if self._task == "multiclass":
             return torch.tensor(list(map(self._index.__getitem__, labels)), device=device)
+        if self._task == "multilabel":
+            rows = [self._row(label) for label in labels]
+            return torch.tensor(rows, dtype=torch.float32, device=device)
         if self._scaler is not None:
             given = _column(labels)
             # One that is too large makes a loss that is not finite, and is not the mean.
             known = np.abs(given) <= LARGEST
             labels = np.where(known, self._scaler.scale(given), np.inf)[:, 0].tolist()
         return torch.tensor(labels, dtype=torch.float32, device=device).unsqueeze(1)
+
+    def _row(self, label: Any) -> list[bool]:
+        if isinstance(label, list):
+            label = dict.fromkeys(label, True)
+        elif not isinstance(label, Mapping):
+            raise ConfigError(
+                f"learner.start.source: {label!r:.200} is no list of classes, and no object of "
+                "class to true or false"
+            )
+        return [label.get(name, False) for name in self._index] or [False]
 
     def answers(self, outputs: Any) -> Predictions:
         """Predictions from outputs of shape (events, outputs)."""
@@ -122,6 +158,10 @@ class Targets:
             made = [{False: 1.0 - chance, True: chance} for chance in chances]
             return Predictions([chance > 0.5 for chance in chances], made)  # noqa: PLR2004
         classes = self.classes
+        if self._task == "multilabel":
+            rows = torch.sigmoid(outputs)[:, : len(classes)].tolist()
+            made = [dict(zip(classes, row, strict=True)) for row in rows]
+            return Predictions(list(map(applying, made)), made)
         made = [
             dict(zip(classes, row, strict=True)) for row in torch.softmax(outputs, dim=1).tolist()
         ]
@@ -139,6 +179,8 @@ class Targets:
         """The answers of who has learned nothing."""
         if self._task == "regression":
             return Predictions([0.0] * count)
+        if self._task == "multilabel":
+            return Predictions([{} for _ in range(count)], [{} for _ in range(count)])
         return Predictions([None] * count, [{} for _ in range(count)])
 
 
