@@ -124,6 +124,9 @@ def identity(
     source = msgspec.to_builtins(config.source)
     for key in ("partitions", "replication_factor", "auto_offset_reset"):
         del source[key]
+    if source["format"] == "json":
+        # As it was before there was a choice.
+        del source["format"], source["raw"]
     return Identity(
         app=config.app,
         lineage=lineage or config.lineage_name,

@@ -13,6 +13,7 @@ import msgspec
 from stream_update import plugins
 from stream_update.codecs import JsonCodec
 from stream_update.codecs.layout import Layout
+from stream_update.codecs.reading import reader_of
 from stream_update.config import Config
 from stream_update.errors import ConfigError
 from stream_update.lane import Lane, Stateful
@@ -304,6 +305,7 @@ def _short(table: Mapping[str, Any]) -> str:
 def _check_needs(config: Config, learner: Described) -> None:
     """Raise :class:`ConfigError` if a learner needs a feature that no event will have."""
     layout = Layout(config.source)
+    reader_of(config.source, layout)
     for name in getattr(learner, "needs", ()):
         if not layout.nested and (name in layout.fields or not layout.wanted(name)):
             raise ConfigError(

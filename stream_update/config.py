@@ -37,6 +37,13 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
+class Raw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[source] raw``: the one feature of an event, and the shape of its bytes."""
+
+    field: Annotated[str, Meta(min_length=1)]
+    shape: Annotated[list[Positive], Meta(min_length=1)]
+
+
 class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[source]``: where labelled events come from and what counts as valid.
 
@@ -46,12 +53,17 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     learned again; 0 asks for no such check. ``max_features`` is for one event, and
     ``max_names`` for all that a lane has seen. A feature may be a list of numbers, of at most
     ``max_list``, if that is not 0: only a learner with fields for them takes such events.
+
+    With ``format`` ``"raw"`` the value of a record is an array of bytes, which ``raw`` describes;
+    label, id, time, key and origin are headers then (``header:NAME``), or of the record.
     """
 
     topic: Name
     partitions: Positive = 1
     replication_factor: Positive = 1
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    format: Literal["json", "raw"] = "json"
+    raw: Raw | None = None
     label: str = "label"
     features: str | list[str] | None = None
     id: str | None = None
@@ -293,6 +305,8 @@ def _check_listed(config: Config) -> None:
 
 
 def _check_source(source: Source) -> None:
+    if source.raw is not None and source.format != "raw":
+        raise ConfigError("[source] raw: records are JSON", hint='format = "raw"')
     if source.duplicate_window and source.id is None:
         raise ConfigError(
             "[source] duplicate_window: events need an id to be recognised by",

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from stream_update.codecs.columns import Columns
 from stream_update.codecs.duplicates import DuplicateFilter
-from stream_update.codecs.fast import Fast
 from stream_update.codecs.labels import LabelSchema
 from stream_update.codecs.layout import Layout, SourceOptions
 from stream_update.codecs.names import FeatureNames
+from stream_update.codecs.reading import reader_of
 from stream_update.codecs.shares import ShareLimit
-from stream_update.codecs.strict import Strict
 from stream_update.errors import BadEvent
 from stream_update.events import Batch, Block, DeadLetter, Features
 
@@ -42,7 +41,7 @@ class ScoreBlock(NamedTuple):
 
 
 class JsonCodec:
-    """JSON records to events, with the limits of ``[source]``.
+    """JSON records, or arrays of bytes, to events, with the limits of ``[source]``.
 
     One codec for each lane: :attr:`schema` remembers which labels have been admitted,
     :attr:`names` which features, :attr:`duplicates` (None without a window) which
@@ -61,8 +60,7 @@ class JsonCodec:
             ShareLimit(source.share_window, source.max_share) if source.max_share < 1 else None
         )
         self._layout = Layout(source)
-        self._fast = Fast(source, self._layout, sets=task == "multilabel")
-        self._strict = Strict(source, self._layout)
+        self._reader = reader_of(source, self._layout, sets=task == "multilabel")
 
     def decode(self, batch: Batch) -> Block:
         """Usable events, unlabelled ones apart, repeats counted, dead letters for the rest."""
@@ -148,7 +146,7 @@ class JsonCodec:
             self._take(events, middle, stop, labelled=labelled)
 
     def _take_all(self, events: Columns, start: int, stop: int, *, labelled: bool) -> bool:
-        rows = self._fast.read(events.batch.values[start:stop])
+        rows = self._reader.all(events.batch, start, stop)
         if rows is None:
             return False
         labels = None
@@ -161,7 +159,7 @@ class JsonCodec:
 
     def _take_one(self, events: Columns, place: int, *, labelled: bool) -> None:
         try:
-            rows = self._strict.read(events.batch.values[place])
+            rows = self._reader.one(events.batch, place)
             labels = None
             if labelled:
                 self.names.check(rows.names)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from stream_update.errors import ConfigError
 from stream_update.events import Features
 
-__all__ = ["FEATURES", "MISSING", "Layout", "Place", "Rows", "SourceOptions"]
+__all__ = ["FEATURES", "MISSING", "Layout", "Place", "RawOptions", "Rows", "SourceOptions"]
 
 MISSING: Final = object()
 """Stands for a field that a record does not have; ``None`` is a field that is null."""
@@ -20,11 +20,24 @@ FEATURES: Final = "features"
 """The field that holds the features of a record in the nested layout."""
 
 
+class RawOptions(Protocol):
+    """What the bytes of a record are, where they are no JSON."""
+
+    @property
+    def field(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
 class SourceOptions(Protocol):
     """The options of ``[source]`` that decoding depends on."""
 
     @property
     def topic(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def raw(self) -> RawOptions | None: ...
     @property
     def label(self) -> str: ...
     @property

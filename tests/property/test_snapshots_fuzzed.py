@@ -268,9 +268,6 @@ def test_nor_for_those_who_follow_what_is_for_serving(
     noise: list[Record], more: list[Record]
 ) -> None:
     check_genuine(follow(noise, more, "serving"))
-    model = follow([*noise, *SMALL[2]], more, "serving")
-    assert model.version == f"{APP}@3"
-    check_genuine(model)
 
 
 @BOUNDED
