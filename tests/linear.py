@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -175,7 +174,13 @@ def _of_options() -> Iterator[Case]:
 def _of_machines() -> Iterator[Case]:
     yield Case(
         "FMRegressor",
-        lambda: preprocessing.StandardScaler() | facto.FMRegressor(seed=3, intercept=5.0),
+        lambda: preprocessing.StandardScaler()
+        | facto.FMRegressor(
+            weight_optimizer=optim.SGD(0.001),
+            latent_optimizer=optim.SGD(0.001),
+            seed=3,
+            intercept=5.0,
+        ),
         "TrumpApproval",
         "regression",
     )
@@ -205,7 +210,8 @@ def stream(name: str, count: int | None = None) -> tuple[list[Features], list[An
         rows = elec2(count or 100_000)
         labels = [bool(row.pop("class")) for row in rows]
         return rows, labels
-    data = list(itertools.islice(getattr(datasets, name)(), count))
+    # To its end, where it closes its file.
+    data = list(getattr(datasets, name)())[:count]
     return [dict(x) for x, _ in data], [y for _, y in data]
 
 

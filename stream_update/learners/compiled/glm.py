@@ -29,10 +29,9 @@ def chances(said: Floats) -> Predictions:
 
 def truths(labels: Sequence[Any]) -> Floats:
     """Labels of two classes as 0 and 1. Raises ``TypeError`` for any other."""
-    targets = floats(labels, len(labels))
-    if not ((targets == 0.0) | (targets == 1.0)).all():
+    if not {False, True}.issuperset(labels):
         raise TypeError("a label that is neither 0 nor 1")
-    return targets
+    return floats(labels, len(labels))
 
 
 class Linear(Family):

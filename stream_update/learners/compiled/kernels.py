@@ -373,9 +373,13 @@ def linear(
             g = z[q] * slope
             if l2 != 0.0:
                 g += l2 * w
-            table[j, WEIGHT] = _stepped(
-                optimizer, w, g, table[j, STATE:PENALTY], rate, steps, options, OPTIMIZERS, by_power
-            )
+            if optimizer == SGD:  # the usual one needs no call
+                table[j, WEIGHT] = w - rate * g
+            else:
+                table[j, WEIGHT] = _stepped(
+                    optimizer, w, g, table[j, STATE:PENALTY], rate, steps, options, OPTIMIZERS,
+                    by_power,
+                )  # fmt: skip
         numbers[STEPS] = steps + 1.0
         if l1 != 0.0:
             rate = _rate(kinds[RATE], options, RATES, steps + 1.0)
@@ -546,8 +550,9 @@ def softmax(
     """Rows through a scaler and a softmax regression.
 
     ``labels`` are numbers of classes, given out in the order in which the classes come.
-    ``weights[class, slot]`` has a weight, the optimizer's numbers, and as the last one how
-    many weights the class had when this one came, 0 without it. ``classes[class]`` has the
+    ``weights[class, slot]`` has a weight, the optimizer's numbers, and as the last one which
+    one it is of the weights of the class: 0 before the class has met the feature, -1 if river
+    keeps no weight for it yet. ``classes[class]`` has the
     steps of its optimizer, how many weights it has, and its share in the loss. ``known[row]``
     tells how many classes were known when ``said[row]`` was said, ``numbers[SEEN]`` how many
     slots have been learned, and ``numbers[INTERCEPT]`` how many classes.
@@ -591,9 +596,12 @@ def softmax(
             rate = _corrected(optimizer, options, OPTIMIZERS, rate, steps)
             for q in range(size):
                 own = weights[label, slots[begin + q]]
-                # Which FTRL leaves out of river's dictionary as long as it is 0.
-                met = optimizer != FTRL or abs(own[1]) > options[OPTIMIZERS + 2]
-                if own[RANK] == 0.0 and met:
+                if own[RANK] <= 0.0:
+                    # FTRL leaves a weight out of river's dictionary as long as it is 0.
+                    own[RANK] = -1.0
+                if own[RANK] < 0.0 and (
+                    optimizer != FTRL or abs(own[1]) > options[OPTIMIZERS + 2]
+                ):
                     classes[label, 1] += 1.0
                     own[RANK] = classes[label, 1]
                 w = own[0]

@@ -55,6 +55,8 @@ class Softmax(Family):
             own, one = self._weights[self._labels[label]], self._classes[self._labels[label]]
             one[STEPS] = read_optimizer(last.optimizers[label], names, own[: len(names), 1 : k.RANK])
             one[FILLED] = len(weights)
+            for name in kept_names(last.optimizers[label]):
+                own[places[name], k.RANK] = -1.0
             for rank, (name, weight) in enumerate(weights.items(), 1):
                 own[places[name], [0, k.RANK]] = weight, rank
 
@@ -65,11 +67,11 @@ class Softmax(Family):
         for label, number in self._labels.items():
             own = self._weights[number, : len(names)]
             ranks = own[:, k.RANK]
-            ranked = np.flatnonzero(ranks)[np.argsort(ranks[ranks > 0.0])].tolist()
+            ranked = np.flatnonzero(ranks > 0.0)[np.argsort(ranks[ranks > 0.0])].tolist()
             last.weights[label] = collections.defaultdict(
                 float, ((names[place], float(own[place, 0])) for place in ranked)
             )
-            met = np.flatnonzero((own[:, 1:] != 0.0).any(axis=1)).tolist()
+            met = np.flatnonzero(ranks).tolist()
             optimizer = copy.deepcopy(last.optimizer)
             fill_optimizer(
                 optimizer,

@@ -83,6 +83,8 @@ def planned(model: Any) -> Plan:
         hasher, _ = before.pop(0)
     kinds, options = np.zeros(k.KINDS, np.int64), np.zeros(k.OPTIONS)
     options[[k.HALF, k.TWO, k.MINUS_ONE]] = 0.5, 2.0, -1.0
+    if hasher is not None:
+        _seeded(steps[0][1], f"step {hasher!r}")
     if before:
         scaler, step = before.pop(0)
         kinds[k.SCALER] = _scaler(scaler, step)
@@ -207,6 +209,16 @@ def _initializer(initializer: Any, where: str) -> None:
     kinds = (optim.initializers.Zeros, optim.initializers.Constant, optim.initializers.Normal)
     if type(initializer) not in kinds:
         raise _refused(f"{where} is a {type(initializer).__name__}", _names(kinds))
+    if type(initializer) is optim.initializers.Normal:
+        _seeded(initializer, where)
+
+
+def _seeded(part: Any, where: str) -> None:
+    """No replay could repeat what a model does that draws other numbers each time."""
+    if part.seed is None:
+        raise ConfigError(
+            f"[learner] unseeded randomness: {where} has no seed", hint="set its option seed"
+        )
 
 
 def _numbers(

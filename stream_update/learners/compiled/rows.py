@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ NOT_NUMBERS = (struct.error, TypeError, OverflowError)
 
 def floats(values: Iterable[Any], count: int) -> Floats:
     """``count`` numbers as an array. Unlike numpy, it takes no text for a number."""
-    return np.frombuffer(struct.pack(f"{count}d", *values))
+    buffer = bytearray(8 * count)
+    struct.pack_into(f"{count}d", buffer, 0, *values)
+    return np.frombuffer(buffer)
 
 
 class Rows(NamedTuple):
@@ -38,6 +41,13 @@ class Rows(NamedTuple):
     def upto(self, count: int) -> Rows:
         """The first of them."""
         return Rows(self.first[:count], self.place[:count], self.length[:count], *self[3:])
+
+
+@lru_cache(maxsize=64)
+def _alike(count: int, size: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Where ``count`` events begin that have the same ``size`` slots, and their lengths."""
+    length = np.full(count, size, np.int64)
+    return np.zeros(count, np.int64), length.cumsum() - size, length
 
 
 class Slots:
@@ -69,10 +79,7 @@ class Slots:
         values = floats(chain.from_iterable(map(dict.values, features)), len(names))
         # A name occurs once in an event, so this holds only if all events have these names.
         if count and names == self._same(features[0]) * count:
-            size = len(self._order)
-            length = np.full(count, size)
-            return Rows(np.zeros(count, np.int64), length.cumsum() - size, length, self._alike,
-                        values)  # fmt: skip
+            return Rows(*_alike(count, len(self._order)), self._alike, values)
         length = np.fromiter(map(len, features), np.int64, count)
         place = length.cumsum() - length
         return Rows(place, place, length, self._of(names), values)
