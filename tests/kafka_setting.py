@@ -31,8 +31,11 @@ def until(holds: Callable[[], object]) -> None:
 class Setting:
     """A log with a source of three partitions, an output topic, and a group, all its own."""
 
-    def __init__(self, bootstrap: str, **options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, bootstrap: str, client: str = "kafka-python", **options: Mapping[str, Any]
+    ) -> None:
         self.bootstrap = bootstrap
+        self.client = client
         tag = uuid.uuid4().hex[:8]
         self.source, self.output, self.group = f"source-{tag}", f"output-{tag}", f"group-{tag}"
         self._open: list[Any] = []
@@ -43,8 +46,12 @@ class Setting:
         for closing in reversed(self._open):
             closing.close()
 
-    def another_log(self, **options: Mapping[str, Any]) -> KafkaLog:
-        log = KafkaLog(f"kafka://{self.bootstrap}", **options)
+    def another_log(self, *, by: str = "", **options: Mapping[str, Any]) -> KafkaLog:
+        """One with other options, or by another client."""
+        kind: type[Any] = KafkaLog
+        if (by or self.client) == "librdkafka":
+            from stream_update.log.librdkafka import LibrdkafkaLog as kind  # noqa: N813, PLC0415
+        log: KafkaLog = kind(f"kafka://{self.bootstrap}", **options)
         self._open.append(log)
         return log
 
@@ -102,6 +109,11 @@ class Setting:
         return found
 
 
+def generation(member: KafkaMember) -> int:
+    """Of the round that it is in; -1 for none."""
+    return -1 if member.identity is None else int(member.identity.generation_id)
+
+
 class Crowd:
     """Members polled in turn, with what each owns by its own reports."""
 
@@ -113,9 +125,9 @@ class Crowd:
 
     def join(self, member: KafkaMember) -> None:
         """Add a member and wait until all others have taken notice."""
-        before = {other: other.identity.generation_id for other in self.owned}
+        before = {other: generation(other) for other in self.owned}
         self.add(member)
-        self.until(lambda: all(m.identity.generation_id > g for m, g in before.items()))
+        self.until(lambda: all(generation(m) > g for m, g in before.items()))
 
     def leave(self, member: KafkaMember) -> None:
         member.close()

@@ -2,6 +2,7 @@
 
     python -m tests.fault.chaos --log sqlite --kills 100 --events 100000 --learner tree
     python -m tests.fault.chaos --log kafka --kills 500 --events 300000 --seed 7
+    python -m tests.fault.chaos --log kafka --client librdkafka --kills 40 --events 40000
     python -m tests.fault.chaos --log sqlite --learner mine.toml --stream mine.csv
 
 Real trainer processes (``stream-update run``) over a real log, and faults drawn from the
@@ -44,6 +45,7 @@ from stream_update.assemble import open_log
 from stream_update.config import Config, load
 from stream_update.errors import ConfigError, StreamUpdateError
 from stream_update.events import Record, TopicPartition
+from stream_update.plugins import KAFKA_CLIENTS
 from stream_update.protocols import Log
 from stream_update.restore import read_range
 from stream_update.topics import create_topics
@@ -89,6 +91,7 @@ GOING_ON = {17: "in doubt", 4: "the log did not answer"}
 
 class Options(NamedTuple):
     log: str
+    client: str
     address: str
     kills: int
     events: int
@@ -231,6 +234,8 @@ class Chaos:
         every = int(min(2000, max(20, chunk / 6)))
         app = APP if scheme != "shared" else f"{APP}-{os.urandom(4).hex()}"
         kafka = f"""
+[kafka]
+client = "{options.client}"
 [kafka.consumer]
 session_timeout_ms = {SESSION_MS[scheme]}
 heartbeat_interval_ms = {SESSION_MS[scheme] // 5}
@@ -422,7 +427,8 @@ every = 2
         ends = self._ends()
         deaths = ", ".join(f"{count} {what}" for what, count in sorted(self.counts.items()))
         return (
-            f"{options.log}, {options.learner} on {options.stream}, lanes {options.lanes}: "
+            f"{options.log}{f' by {options.client}' if options.log == 'kafka' else ''}, "
+            f"{options.learner} on {options.stream}, lanes {options.lanes}: "
             f"{len(self.faults)} faults, {self._kills} of them kills, over {sum(ends.values()):,} "
             f"events in {time.monotonic() - self._began:.0f} s\n"
             f"  {deaths}\n"
@@ -631,6 +637,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     )
     add = parser.add_argument
     add("--log", choices=["sqlite", "kafka"], default="sqlite")
+    add("--client", choices=[*KAFKA_CLIENTS], default="kafka-python", help="for --log kafka")
     add("--address", default="", help="host:port of a broker that runs already")
     add("--kills", type=int, default=30)
     add("--events", type=int, default=30_000)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from stream_update.events import Batch, Committed, Record
@@ -52,6 +53,18 @@ STEPS = {
     19: "drain: the last checkpoint",
     20: "drain: leave the group",
 }
+
+MEMBERS: list[type] = [KafkaMember]
+PUBLISHERS: list[type] = [KafkaPublisher]
+SPREADS: list[type] = [Spread]
+if find_spec("confluent_kafka") is not None:
+    from stream_update.log.librdkafka.member import LibrdkafkaMember
+    from stream_update.log.librdkafka.publisher import LibrdkafkaPublisher
+    from stream_update.log.librdkafka.sending import Spread as LibrdkafkaSpread
+
+    MEMBERS.append(LibrdkafkaMember)
+    PUBLISHERS.append(LibrdkafkaPublisher)
+    SPREADS.append(LibrdkafkaSpread)
 
 ONLY_KAFKA = frozenset({12})
 """The embedded log has nothing to wait for: it writes into the open transaction."""
@@ -139,12 +152,12 @@ def wrap(visit: Visitor) -> None:
     before(Slot, "part", lambda: visit(7))
     _wrap_embedded(visit)
     _wrap_kafka(visit)
-    for publisher in (EmbeddedPublisher, KafkaPublisher):
+    for publisher in (EmbeddedPublisher, *PUBLISHERS):
         before(publisher, "begin", lambda: visit(8))
     before(Slot, "confirm", lambda: visit(17))
     after(Slot, "confirm", lambda: visit(18))
     before(Worker, "_drain", lambda: visit(19))
-    for member in (EmbeddedMember, KafkaMember):
+    for member in (EmbeddedMember, *MEMBERS):
         before(member, "close", lambda: visit(20))
 
 
@@ -212,14 +225,14 @@ def _wrap_kafka(visit: Visitor) -> None:
     progress = threading.local()
 
     def delivering(method: Any) -> Any:
-        def deliver(self: KafkaPublisher, call: Any, producer: Any, sends: Sequence[Any]) -> Any:
+        def deliver(self: Any, call: Any, producer: Any, sends: Sequence[Any]) -> Any:
             with _counting(progress, len(sends)):
                 return method(self, call, producer, sends)
 
         return deliver
 
     def sending(method: Any) -> Any:
-        def send(self: Spread, producer: Any, record: Record, partition: int | None) -> Any:
+        def send(self: Any, producer: Any, record: Record, partition: int | None) -> Any:
             done, total = getattr(progress, "sent", (1, 0))
             progress.sent = (done + 1, total)
             if done == 0:
@@ -231,9 +244,11 @@ def _wrap_kafka(visit: Visitor) -> None:
         return send
 
     around(Call, "step", stepping)
-    around(KafkaPublisher, "_deliver", delivering)
-    around(Spread, "send", sending)
-    after(KafkaPublisher, "_write", lambda: visit(16))
+    for publisher in PUBLISHERS:
+        around(publisher, "_deliver", delivering)
+        after(publisher, "_write", lambda: visit(16))
+    for spread in SPREADS:
+        around(spread, "send", sending)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ from stream_update.errors import StreamUpdateError, Transient
 from stream_update.events import Batch, Committed, TopicPartition
 from stream_update.journal import JournalEntry
 from stream_update.log.kafka.connect import bootstrap_servers
+from stream_update.log.kafka.polling import note_of
 from stream_update.protocols import Log, Member, Reader
 from stream_update.snapshot import Assembler, Manifest, ServingManifest
 from tests.fault.gold import Gold, Said
@@ -76,7 +77,7 @@ class Offsets:
             self.close()
             raise Transient(f"the offsets cannot be asked for now: {error}") from error
         return {
-            where.partition: Committed(at.offset, at.metadata or "")
+            where.partition: Committed(at.offset, note_of(at))
             for where, at in found.items()
             if where.topic == self._config.source.topic and at.offset >= 0
         }

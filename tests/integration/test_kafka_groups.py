@@ -10,9 +10,11 @@ from stream_update.events import Committed, Record, TopicPartition
 from tests.kafka_setting import Crowd, Setting, until
 
 
-@pytest.fixture
-def setting(kafka_bootstrap: str) -> Iterator[Setting]:
-    made = Setting(kafka_bootstrap)
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def setting(request: pytest.FixtureRequest, kafka_bootstrap: str) -> Iterator[Setting]:
+    if request.param == "librdkafka":
+        pytest.importorskip("confluent_kafka")
+    made = Setting(kafka_bootstrap, request.param)
     yield made
     made.close()
 
@@ -82,6 +84,8 @@ def test_a_partition_that_comes_back_is_gained_again(setting: Setting) -> None:
 
 @pytest.mark.parametrize("strategy", ["range", "sticky"])
 def test_the_assignment_strategy_can_be_chosen(setting: Setting, strategy: str) -> None:
+    if strategy == "sticky" and setting.client == "librdkafka":
+        pytest.skip("librdkafka has none of that name")
     log = setting.another_log(consumer={"partition_assignment_strategy": [strategy]})
     first, second = setting.member(log), setting.member(log)
     crowd = Crowd(first, second)
@@ -126,7 +130,7 @@ def test_a_single_owner_gets_new_partitions(setting: Setting) -> None:
 def test_a_group_of_two_minds_is_a_configuration_error(setting: Setting) -> None:
     setting.joined()
     other = setting.member(single=True)
-    with pytest.raises(ConfigError, match="InconsistentGroupProtocol") as error:
+    with pytest.raises(ConfigError, match="(?i)inconsistent_?group_?protocol") as error:
         until(lambda: other.poll(0.1).gained)
     assert "lanes" in error.value.hint
 
@@ -157,7 +161,8 @@ def test_a_step_longer_than_every_limit_keeps_the_partitions(setting: Setting) -
         consumer={
             "session_timeout_ms": 6000,
             "heartbeat_interval_ms": 500,
-            "max_poll_interval_ms": 3000,
+            # librdkafka takes none below the session's.
+            "max_poll_interval_ms": 3000 if setting.client == "kafka-python" else 6000,
         }
     )
     member, publisher = setting.joined(strict), setting.publisher()
@@ -212,6 +217,8 @@ def test_a_busy_member_takes_part_in_a_rebalance(setting: Setting) -> None:
 
 
 def test_a_member_that_is_evicted_while_it_rejoins_hears_of_its_loss(setting: Setting) -> None:
+    if setting.client == "librdkafka":
+        pytest.skip("about a fault of kafka-python, which has to be looked into")
     first, idle = setting.member(), setting.member()
     crowd = Crowd(first, idle)
     crowd.settle(1, 2)

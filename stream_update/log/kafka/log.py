@@ -16,6 +16,7 @@ from stream_update.log.kafka.assignor import SingleOwnerAssignor
 from stream_update.log.kafka.connect import Connect
 from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.kafka.member import KafkaMember
+from stream_update.log.kafka.polling import note_of
 from stream_update.log.kafka.publisher import KafkaPublisher
 from stream_update.log.kafka.reader import KafkaReader
 from stream_update.log.kafka.refusals import translated
@@ -135,7 +136,7 @@ class KafkaLog(Closing):
                     continue
                 raise translated(error, f"asking for the offsets of group {group_id}") from error
         return {
-            where.partition: Committed(at.offset, at.metadata or "")
+            where.partition: Committed(at.offset, note_of(at))
             for where, at in found.items()
             if where.topic == topic and at.offset >= 0
         }

@@ -16,7 +16,7 @@ from kafka.structs import TopicPartition as VendorPartition
 from stream_update.errors import Fatal, StreamUpdateError, Transient
 from stream_update.events import Committed, Poll, TopicInfo
 from stream_update.log.busy import Busy
-from stream_update.log.kafka.polling import ASK_MS, Polling
+from stream_update.log.kafka.polling import ASK_MS, Polling, note_of
 from stream_update.log.kafka.refusals import translated
 from stream_update.protocols import Closing
 
@@ -173,7 +173,7 @@ class KafkaMember(Closing):
                     error, f"asking for the committed offset of {self.topic}[{partition}]"
                 ) from error
         self._tainted.discard(partition)
-        return None if found is None else Committed(found.offset, found.metadata or "")
+        return None if found is None else Committed(found.offset, note_of(found))
 
     def commit(self, offsets: Mapping[int, Committed]) -> None:
         """Commit positions without a transaction; raises the client's own errors."""

@@ -14,7 +14,7 @@ from stream_update.events import Batch, TopicInfo
 from stream_update.log.kafka.batch import RecordsBatch
 from stream_update.log.kafka.refusals import NEEDS_A_PERSON, translated
 
-__all__ = ["ASK_MS", "Polling"]
+__all__ = ["ASK_MS", "Polling", "note_of"]
 
 ASK_MS = 10_000
 """How long a question to the broker may take."""
@@ -30,6 +30,11 @@ _SURVIVED = (
     vendor.RebalanceInProgressError,
     vendor.RetriableError,
 )
+
+
+def note_of(committed: Any) -> str:
+    """The note of a committed offset; confluent-kafka ends those that it writes with a zero."""
+    return str(committed.metadata or "").removesuffix("\0")
 
 
 class Polling:

@@ -146,11 +146,13 @@ class LibrdkafkaLog(Closing):
                 hint="leave partition_assignment_strategy out",
             )
         found = self._asking.describe(topic)
-        own = self._as_single() if single else {}
-        joining = self._connect.member(group_id, Heard(), **own)
+
+        def join() -> Any:
+            return self._connect.member(group_id, Heard(), **(self._as_single() if single else {}))
+
         reading = self._connect.reader(group_id)
         return LibrdkafkaMember(
-            joining,
+            join,
             Fetching(reading, self._asking, self._connect.look_s),
             group_id,
             found,

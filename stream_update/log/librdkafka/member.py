@@ -29,8 +29,9 @@ SLICE_S = 0.1
 class LibrdkafkaMember(Closing):
     """See :class:`stream_update.protocols.Member`.
 
-    ``joining`` takes part in the group and never reads, ``fetching`` reads and is in no
-    group. ``eager`` is whether the group's strategy takes everything away in each round.
+    ``join`` makes the consumer that takes part in the group and never reads, ``fetching``
+    reads and is in no group. ``eager`` is whether the group's strategy takes everything away
+    in each round.
     ``partitions`` tells how many the topic has now; given with ``single``, where whoever is
     assigned the first one owns all of them. ``overdue`` is called when the broker has not
     told the committed offsets in time.
@@ -38,7 +39,7 @@ class LibrdkafkaMember(Closing):
 
     def __init__(
         self,
-        joining: Any,
+        join: Callable[[], Any],
         fetching: Fetching,
         group_id: str,
         topic: TopicInfo,
@@ -50,7 +51,8 @@ class LibrdkafkaMember(Closing):
     ) -> None:
         self.group_id = group_id
         self.topic = topic.name
-        self._consumer = joining
+        self._join = join
+        self._consumer: Any = None
         self._fetching = fetching
         self._fetching.watch([topic])
         self._rounds = Rounds(eager=eager)
@@ -64,19 +66,13 @@ class LibrdkafkaMember(Closing):
         self._failure: StreamUpdateError | None = None
         self._displaced: Fatal | None = None
         self._closed = False
-        joining.subscribe(
-            [topic.name],
-            on_assign=self._rounds.on_assign,
-            on_revoke=self._rounds.on_revoke,
-            on_lost=self._rounds.on_lost,
-        )
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._busy.close()
             self._fetching.close()
-            self._consumer.close()
+            self._leave()
 
     def busy(self) -> AbstractContextManager[None]:
         return self._busy.step()
@@ -106,13 +102,19 @@ class LibrdkafkaMember(Closing):
                 break
         gained, lost = self._settle()
         self._identity = None if self._rounds.notes else self._rounds.identity
-        self._gained_as.update(
-            dict.fromkeys(gained, self._identity.member_id if self._identity else "")
-        )
         return Poll(batches, gained, lost)
 
     def _take_part(self, timeout_s: float) -> None:
         """Let the client say what happened in the group; it says it on this thread."""
+        if self._consumer is None:
+            # Not before: the client joins at once, and who does not poll holds up the group.
+            self._consumer = self._join()
+            self._consumer.subscribe(
+                [self.topic],
+                on_assign=self._rounds.on_assign,
+                on_revoke=self._rounds.on_revoke,
+                on_lost=self._rounds.on_lost,
+            )
         try:
             messages = self._consumer.consume(10, timeout_s)
         except KafkaException as error:
@@ -122,6 +124,11 @@ class LibrdkafkaMember(Closing):
             failure = self._meant(said) if said is not None else None
             if failure is not None:
                 raise failure
+
+    def _leave(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     def _meant(self, error: KafkaError) -> StreamUpdateError | None:
         """What an error of the group means; None: the client goes on by itself."""
@@ -145,6 +152,7 @@ class LibrdkafkaMember(Closing):
         if not self._rounds.notes:
             return [], []
         before, gained, lost = frozenset(self._owned), set[int](), set[int]()
+        evicted = any(note.lost for note in self._rounds.notes)
         # Asked before a note is taken away: it may not be answered.
         every = frozenset[int]()
         if self._partitions is not None and any(
@@ -166,7 +174,12 @@ class LibrdkafkaMember(Closing):
             lost |= went & before
             self._owned |= came
             gained |= came
+            self._gained_as.update(dict.fromkeys(came, note.identity.member_id))
         self._fetching.rest(TopicPartition(self.topic, p) for p in gained | lost)
+        if self._partitions is not None and evicted and not self._owned:
+            # Back under the old name it would be the first again, before who took over.
+            self._leave()
+            self._rounds.forget()
         return sorted(gained), sorted(lost)
 
     def _as_single(
@@ -176,7 +189,7 @@ class LibrdkafkaMember(Closing):
         last, self._owned_in = self._owned_in, identity if partitions else None
         # Between two rounds that follow each other nobody else can have had them.
         unbroken = last is not None and (
-            (last.member_id, last.generation + 1) == (identity.member_id, identity.generation)
+            (last.member_id, last.generation_id + 1) == (identity.member_id, identity.generation_id)
         )
         if partitions and unbroken:
             return partitions - self._owned, frozenset()
@@ -200,7 +213,9 @@ class LibrdkafkaMember(Closing):
             return {}
         named = f"{self.topic}{[one.partition for one in asked]}"
         try:
-            told = self._consumer.committed(asked, timeout=ASK_S)
+            # Not by the one that is in the group: a broker answers a connection's questions
+            # one after the other, and one to join may wait for all the other members.
+            told = self._fetching.consumer.committed(asked, timeout=ASK_S)
             for one in told:
                 if one.error is not None:
                     raise KafkaException(one.error)
@@ -237,7 +252,8 @@ class LibrdkafkaMember(Closing):
             known is not None
             and not self._rounds.notes
             and known == self._rounds.identity
-            and known.generation >= 0
+            and known.generation_id >= 0
+            and self._consumer is not None
             and Identity.of(self._consumer) == known
         )
 
@@ -248,7 +264,10 @@ class LibrdkafkaMember(Closing):
 
     def goes_by(self, identity: Identity) -> bool:
         """Whether the client knows itself by this identity still."""
-        return Identity.of(self._consumer).member_id == identity.member_id
+        return (
+            self._consumer is not None
+            and Identity.of(self._consumer).member_id == identity.member_id
+        )
 
     def owns(self, partitions: Iterable[int]) -> bool:
         """Whether all of these are assigned to this member, and have been without a break.

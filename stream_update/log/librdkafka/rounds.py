@@ -15,7 +15,7 @@ MAGIC = b"CGMDv2:"
 class Identity(NamedTuple):
     """Who a member is in its group at one moment; ``packed`` is the client's own form."""
 
-    generation: int
+    generation_id: int
     member_id: str
     packed: bytes
 
@@ -55,6 +55,11 @@ class Rounds:
         self.notes: deque[Note] = deque()
         self.identity: Identity | None = None
         self._eager = eager
+
+    def forget(self) -> None:
+        """What was said to a consumer that has left."""
+        self.notes.clear()
+        self.identity = None
 
     def on_assign(self, consumer: Any, partitions: Iterable[Any]) -> None:
         if self._eager:

@@ -1,0 +1,237 @@
+"""What only a real broker can tell of the client librdkafka, beyond the contract of logs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("confluent_kafka")
+
+from stream_update.errors import ConfigError, Doubt, Fatal, Refused, Transient
+from stream_update.events import Committed, Record, TopicPartition, TopicSpec
+from stream_update.log.librdkafka import LibrdkafkaLog
+from stream_update.log.librdkafka.unfenced import UnfencedPublisher
+from stream_update.log.watchdog import Call
+from tests.broker import Broker
+from tests.kafka_setting import Crowd, Setting, until
+
+CLIENT = "librdkafka"
+IMPATIENT = {"delivery_timeout_ms": 2_000, "request_timeout_ms": 1_000, "max_block_ms": 2_000}
+
+
+@pytest.fixture
+def setting(kafka_bootstrap: str) -> Iterator[Setting]:
+    made = Setting(kafka_bootstrap, CLIENT)
+    yield made
+    made.close()
+
+
+# -- publishing
+
+
+def test_a_producer_that_has_lost_a_connection_is_not_used_again(setting: Setting) -> None:
+    member, publisher = setting.joined(), setting.publisher()
+    used: list[Any] = []
+    for number in range(1, 5):
+        publisher.publish([Record(setting.output, b"%d" % number)], {0: Committed(number)}, member)
+        used.append(publisher._producer)
+        if number == 2:
+            publisher._heard.lost = True  # type: ignore[attr-defined]
+    assert used[0] is used[1] is not used[2] is used[3]
+    assert [*setting.outputs().values()] == [b"1", b"2", b"3", b"4"]
+
+
+def test_an_evicted_member_is_refused_and_leaves_nothing(setting: Setting) -> None:
+    slow = setting.another_log(consumer={"heartbeat_interval_ms": 9_000})
+    member, publisher = setting.joined(slow), setting.publisher()
+    publisher.publish([Record(setting.output, b"first")], {0: Committed(1)}, member)
+    setting.evict(member)
+    assert member.stable(), "it cannot know yet, so the broker has to refuse"
+    with pytest.raises(Refused, match="gone on without"):
+        publisher.publish(
+            [Record(setting.output, b"refused")], {0: Committed(2), 1: Committed(9)}, member
+        )
+    assert [*setting.outputs().values()] == [b"first"]
+    crowd, evicted = Crowd(member), member.identity.member_id
+    crowd.owned[member] = {0, 1, 2}
+    crowd.until(
+        lambda: (
+            member.identity is not None
+            and member.identity.member_id != evicted
+            and crowd.owned[member]
+        )
+    )
+    publisher.publish([Record(setting.output, b"second")], {0: Committed(2)}, member)
+    assert [*setting.outputs().values()] == [b"first", b"second"]
+    assert member.committed([0, 1]) == {0: Committed(2, ""), 1: None}
+
+
+def test_a_record_that_is_too_large_takes_its_whole_checkpoint_with_it(setting: Setting) -> None:
+    small = f"{setting.output}-small"
+    setting.log.create_topics([TopicSpec(small, configs={"max.message.bytes": "1000"})])
+    member, publisher = setting.joined(), setting.publisher()
+    for topic, size in ((small, 5_000), (setting.output, 2_000_000)):
+        records = [Record(setting.output, b"before"), Record(topic, b"x" * size)]
+        with pytest.raises(Fatal, match=f"{size} bytes for topic {topic} is too large") as error:
+            publisher.publish(records, {0: Committed(1)}, member)
+        assert "max.message.bytes" in error.value.hint
+    assert setting.outputs() == {}
+    assert member.committed([0]) == {0: None}
+    publisher.publish([Record(setting.output, b"y")], {0: Committed(1)}, member)
+    assert [*setting.outputs().values()] == [b"y"]
+
+
+def test_a_refused_record_is_named_and_the_appender_goes_on(setting: Setting) -> None:
+    small = f"{setting.output}-small"
+    setting.log.create_topics([TopicSpec(small, configs={"max.message.bytes": "1000"})])
+    with setting.log.appender() as appender:
+        appender.append([Record(small, b"x" * 5_000)])
+        with pytest.raises(Fatal, match=f"5000 bytes for topic {small} is too large"):
+            appender.flush()
+        appender.append([Record(small, b"good")])
+        appender.flush()
+    where = TopicPartition(small, 0)
+    assert setting.reader().end_offsets([where]) == {where: 1}
+
+
+def test_at_least_once(setting: Setting) -> None:
+    publisher = setting.log.publisher(setting.group, [setting.output], delivery="at-least-once")
+    assert isinstance(publisher, UnfencedPublisher)
+    with publisher:
+        member, record = setting.joined(), Record(setting.output, b"x")
+        for number in range(1, 4):
+            at = {0: Committed(number, "a note")}
+            (offset,) = publisher.publish([record], at, member)  # type: ignore[arg-type]
+            assert offset == number - 1, "a transaction would have left a marker in between"
+            assert member.committed([0]) == at
+        publication = publisher.begin(
+            [record],
+            {0: Committed(9)},
+            member,  # type: ignore[arg-type]
+        )
+        until(publication.done)
+        setting.evict(member)
+        with pytest.raises(Refused):
+            publication.result()
+        assert setting.joined(setting.another_log()).committed([0]) == {0: Committed(3, "a note")}
+
+
+# -- both clients on one topic
+
+
+def test_both_clients_give_a_topic_the_same_id_and_a_group_the_same_offsets(
+    setting: Setting,
+) -> None:
+    other = setting.another_log(by="kafka-python")
+    assert other.topics()[setting.source] == setting.log.topics()[setting.source]
+    member = setting.joined()
+    setting.publisher().publish([], {0: Committed(5, '{"seq": 1}')}, member)
+    expected = {0: Committed(5, '{"seq": 1}')}
+    until(lambda: other.committed(setting.group, setting.source) == expected)
+    assert other.member(setting.group, setting.source).committed([0]) == expected
+    member.close()
+    heir = setting.joined(other)
+    assert heir.committed([0]) == expected
+    with other.publisher(setting.group) as publisher:
+        publisher.publish([], {0: Committed(6, '{"seq": 2}')}, heir)
+    until(lambda: setting.log.committed(setting.group, setting.source)[0].offset == 6)
+    assert setting.member().committed([0]) == {0: Committed(6, '{"seq": 2}')}
+
+
+def test_members_of_both_clients_share_a_group(setting: Setting) -> None:
+    ours, theirs = setting.member(), setting.member(setting.another_log(by="kafka-python"))
+    crowd = Crowd(ours)
+    crowd.settle(3)
+    crowd.add(theirs)
+    crowd.settle(1, 2)
+    for member, owned in crowd.owned.items():
+        partition = min(owned)
+        log = setting.log if member is ours else setting.another_log(by="kafka-python")
+        with log.publisher(setting.group) as publisher:
+            publisher.publish([], {partition: Committed(4)}, member)
+    crowd.leave(ours)
+    crowd.settle(3)
+
+
+def test_a_single_lane_of_the_other_client_is_turned_away(setting: Setting) -> None:
+    owner = setting.member(single=True)
+    Crowd(owner).settle(3)
+    other = setting.member(setting.another_log(by="kafka-python"), single=True)
+    with pytest.raises(ConfigError) as error:
+        until(lambda: other.poll(0.1).gained)
+    assert "group_id" in error.value.hint
+
+
+# -- options
+
+
+def test_a_dead_address_is_named_with_the_likely_causes() -> None:
+    log = LibrdkafkaLog("kafka://127.0.0.1:1", client={"bootstrap_timeout_ms": 500})
+    for call in (log.topics, log.reader, lambda: log.create_topics([TopicSpec("t")])):
+        with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1 .*Connection refused") as error:
+            call()
+        for cause in ("broker up", "advertised.listeners", "password", "TLS"):
+            assert cause in error.value.hint
+
+
+def test_options_that_the_broker_refuses_are_a_configuration_error(setting: Setting) -> None:
+    log = setting.another_log(consumer={"session_timeout_ms": 10})
+    with pytest.raises(ConfigError, match="INVALID_SESSION_TIMEOUT") as error:
+        setting.joined(log)
+    assert "group.min.session.timeout.ms" in error.value.hint
+
+
+# -- a broker that stands still
+
+
+@pytest.fixture
+def frozen_soon(private_broker: Broker) -> Iterator[Setting]:
+    made = Setting(private_broker.bootstrap, CLIENT, producer=IMPATIENT)
+    yield made
+    private_broker.thaw()
+    made.close()
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_a_frozen_broker_brings_doubt_and_not_a_hang(
+    private_broker: Broker, frozen_soon: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = frozen_soon
+    member, publisher = setting.joined(), setting.publisher()
+    publisher.publish([Record(setting.output, b"a")], {0: Committed(1)}, member)
+    original = Call.step
+
+    def stepping(call: Any, name: str, limit_s: float) -> None:
+        if name == "commit_transaction":
+            private_broker.freeze()
+        original(call, name, limit_s)
+
+    monkeypatch.setattr(Call, "step", stepping)
+    with pytest.raises(Doubt, match="nobody can tell"):
+        publisher.publish([Record(setting.output, b"b")], {0: Committed(2)}, member)
+    with pytest.raises(Doubt):
+        publisher.publish([Record(setting.output, b"c")], {0: Committed(3)}, member)
+    private_broker.thaw()
+    # The log knows: all of the checkpoint is there, or nothing.
+    fresh = setting.member(setting.another_log())
+    now: dict[int, Committed | None] = {}
+
+    def answered() -> bool:
+        with contextlib.suppress(Transient):
+            now.update(fresh.committed([0]))
+        return bool(now)
+
+    until(answered)
+    assert now[0] is not None
+    assert [*setting.outputs().values()] == [b"a", b"b"][: now[0].offset]
+    private_broker.freeze()
+    started = time.monotonic()
+    for closing in (publisher, member, fresh, setting.log):
+        closing.close()
+    # A bound against hanging for ever, not a measurement.
+    assert time.monotonic() - started < 30
