@@ -6,6 +6,7 @@ it stays.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -234,10 +235,7 @@ def _learner(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
 def _restored(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
     identity = snapshot.manifest.identity
     for library, needed in identity.versions.items():
-        try:
-            installed = version(library)
-        except (PackageNotFoundError, ValueError):
-            installed = "missing"
+        installed = _version(library)
         if installed.split(".")[:2] != needed.split(".")[:2]:
             raise LineageMismatch(
                 f"snapshot {snapshot.manifest.seq} of lineage {identity.lineage} was made with "
@@ -252,3 +250,12 @@ def _restored(snapshot: Snapshot, allow: Sequence[type]) -> Learner:
         allow=allow,
         where=f"lineage {identity.lineage}",
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _version(library: str) -> str:
+    """The version that is installed, "missing" without one."""
+    try:
+        return version(library)
+    except (PackageNotFoundError, ValueError):
+        return "missing"

@@ -9,12 +9,13 @@ schema. Tables inside a table that have a ``use`` of their own are built first;
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
@@ -158,7 +159,7 @@ def rounds(kind: str) -> bool:
 
 
 def _installed(name: str, group: str, where: str) -> Any:
-    points = entry_points(group=group)
+    points = _points(group)
     for point in points:
         if point.name == name:
             return point.load()
@@ -166,6 +167,12 @@ def _installed(name: str, group: str, where: str) -> Any:
         f"{where} has learners of the kind {name!r}, which is not installed here",
         hint=f"installed: {', '.join(sorted(points.names))}",
     )
+
+
+@functools.cache
+def _points(group: str) -> EntryPoints:
+    """Read once: to look through all that is installed takes longer than to take a small model."""
+    return entry_points(group=group)
 
 
 def sources(*tables: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ a pipe that nobody writes to, and whose other end is closed when this process is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -149,7 +150,8 @@ class Supervisor:
     def _pass_on(self, one: _Process, err: IO[bytes]) -> None:
         with err:
             for line in err:
-                with self._writing:
+                # Nobody may be listening any more, but the process must not wait for that.
+                with self._writing, contextlib.suppress(OSError):
                     self._err.write(b"[%d] %s\n" % (one.number, line.rstrip(b"\n")))
                     self._err.flush()
 

@@ -105,7 +105,7 @@ def test_none_outlives_the_supervisor(tmp_path: Path, log_url: str, app: str) ->
 
 def test_what_a_person_has_to_decide_ends_all(tmp_path: Path, log_url: str, app: str) -> None:
     config = prepare(tmp_path, log_url, app)
-    ended(started(config, "--until-end"))
+    call("run", "-c", config, "--max-events", "500", cwd=tmp_path)
     changed = config.read_text().replace("lr = 0.01", "lr = 0.02")
     config.write_text(changed)
     ended(started(config), 3)
