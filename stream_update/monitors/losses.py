@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from stream_update.errors import Fatal
+from stream_update.events import Chances
 from stream_update.monitors.fading import Floats
 from stream_update.monitors.tally import Mean
 
-__all__ = ["binary_log_losses", "cross_entropies", "differences", "extended", "shares"]
+__all__ = [
+    "binary_log_losses",
+    "chances_of_true",
+    "cross_entropies",
+    "differences",
+    "extended",
+    "shares",
+]
 
 LOW, HIGH = 1e-15, 1 - 1e-15
 """Where river clamps a probability before it takes the logarithm."""
@@ -28,6 +36,14 @@ def binary_log_losses(truths: Sequence[bool] | np.ndarray, chances: Floats) -> F
     chances = np.where(truths, chances, 1 - chances)
     logs = np.fromiter(map(math.log, chances.tolist()), np.float64, len(chances))
     return np.negative(logs, out=logs)
+
+
+def chances_of_true(probabilities: Sequence[Mapping[Any, float]]) -> Sequence[float]:
+    """The probability of True of each event; what is not mentioned has none."""
+    if isinstance(probabilities, Chances):
+        column = probabilities.columns.get(True)
+        return np.zeros(len(probabilities)) if column is None else column
+    return [answer.get(True, 0.0) for answer in probabilities]
 
 
 def cross_entropies(

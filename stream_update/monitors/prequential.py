@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+import numpy as np
+
 from stream_update import objects
 from stream_update.errors import ConfigError, LineageMismatch
 from stream_update.events import Alarm, Outcomes, Tree
@@ -98,7 +100,7 @@ class Prequential:
             self.extra[name] = _user_metric(name, metric)
         weights = Fading(fading)
         self._statistics: Classification | Regression
-        self._score: Callable[..., list[float]] | None = None
+        self._score: Callable[..., Sequence[float]] | None = None
         if task == "regression":
             others = [name for name in OTHER_LOSSES if name in self.formulas]
             self._statistics = Regression(window=window, fading=weights, others=others)
@@ -129,7 +131,7 @@ class Prequential:
         self._labels.extend(labels)
         self._values.extend(values)
         if self._scores is not None and scores is not None:
-            self._scores.extend(scores)
+            self._scores.extend(scores.tolist() if isinstance(scores, np.ndarray) else scores)
         if len(self._labels) >= PENDING:
             self._absorb()
         return ()
