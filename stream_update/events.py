@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import eq
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+import numpy.typing as npt
+
 __all__ = [
     "Alarm",
     "Batch",
     "Block",
     "Chances",
+    "Column",
     "Committed",
     "DeadLetter",
     "Features",
@@ -40,6 +44,9 @@ Tree = Any
 """Plain values only: None, bool, int, float, str, bytes, list, dict with str keys."""
 
 Headers = Sequence[tuple[str, bytes]]
+
+Column = Sequence[float] | npt.NDArray[np.floating[Any]]
+"""One number for each event."""
 
 
 class TopicPartition(NamedTuple):
@@ -214,7 +221,7 @@ class Chances(Sequence[Mapping[Any, float]]):
 
     __slots__ = ("_count", "columns")
 
-    def __init__(self, columns: Mapping[Any, Sequence[float]]) -> None:
+    def __init__(self, columns: Mapping[Any, Column]) -> None:
         self.columns = columns
         counts = set(map(len, columns.values()))
         if len(counts) != 1:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from river import metrics
 
-from stream_update.events import Tree
+from stream_update.events import Column, Tree
 from stream_update.monitors.fading import Fading, Floats, running_sums
 from stream_update.monitors.losses import (
     binary_log_losses,
@@ -86,9 +86,7 @@ class Classification:
         self._recent_ranks = Window(self._window, "u1")
         self._recent_losses = Window(self._window, "<f8")
 
-    def scores(
-        self, labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]
-    ) -> Sequence[float]:
+    def scores(self, labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]) -> Column:
         """What :meth:`absorb` needs of the probabilities, one number for each event:
         the probability of True (binary) or the cross entropy (multiclass).
         """
@@ -96,9 +94,7 @@ class Classification:
             return chances_of_true(probabilities)
         return cross_entropies(labels, probabilities)
 
-    def absorb(
-        self, labels: Sequence[Any], values: Sequence[Any], scores: Sequence[float] | None
-    ) -> None:
+    def absorb(self, labels: Sequence[Any], values: Sequence[Any], scores: Column | None) -> None:
         """Take in a block of at least one event."""
         count = len(labels)
         codes = self._coded(labels, values)
@@ -137,7 +133,7 @@ class Classification:
         return None if codes.min() < 0 else codes
 
     def _absorb_scores(
-        self, truths: Flags, scores: Sequence[float] | None
+        self, truths: Flags, scores: Column | None
     ) -> tuple[Codes | None, Floats | None]:
         """The events' cells in the histogram of ranks (binary only), and their losses."""
         cells: Codes | None = None

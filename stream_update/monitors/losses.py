@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stream_update.errors import Fatal
-from stream_update.events import Chances
+from stream_update.events import Chances, Column
 from stream_update.monitors.fading import Floats
 from stream_update.monitors.tally import Mean
 
@@ -38,7 +38,7 @@ def binary_log_losses(truths: Sequence[bool] | np.ndarray, chances: Floats) -> F
     return np.negative(logs, out=logs)
 
 
-def chances_of_true(probabilities: Sequence[Mapping[Any, float]]) -> Sequence[float]:
+def chances_of_true(probabilities: Sequence[Mapping[Any, float]]) -> Column:
     """The probability of True of each event; what is not mentioned has none."""
     if isinstance(probabilities, Chances):
         column = probabilities.columns.get(True)
@@ -47,10 +47,18 @@ def chances_of_true(probabilities: Sequence[Mapping[Any, float]]) -> Sequence[fl
 
 
 def cross_entropies(
-    labels: Iterable[Any], probabilities: Iterable[Mapping[Any, float]]
+    labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]
 ) -> list[float]:
     """As ``river.metrics.CrossEntropy``, in which a label without a probability costs nothing."""
-    chances = (answer.get(label) for label, answer in zip(labels, probabilities, strict=True))
+    chances: Iterable[float | None]
+    if isinstance(probabilities, Chances):
+        nothing = [None] * len(probabilities)
+        columns: dict[Any, Any] = {
+            label: probabilities.columns.get(label, nothing) for label in set(labels)
+        }
+        chances = (columns[label][place] for place, label in enumerate(labels))
+    else:
+        chances = (answer.get(label) for label, answer in zip(labels, probabilities, strict=True))
     log = math.log
     return [0.0 if chance is None else -log(max(min(chance, HIGH), LOW)) for chance in chances]
 

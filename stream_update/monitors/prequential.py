@@ -15,7 +15,7 @@ import numpy as np
 
 from stream_update import objects
 from stream_update.errors import ConfigError, LineageMismatch
-from stream_update.events import Alarm, Outcomes, Tree
+from stream_update.events import Alarm, Column, Outcomes, Tree
 from stream_update.monitors import figures
 from stream_update.monitors.classification import Classification
 from stream_update.monitors.fading import Fading
@@ -100,7 +100,7 @@ class Prequential:
             self.extra[name] = _user_metric(name, metric)
         weights = Fading(fading)
         self._statistics: Classification | Regression
-        self._score: Callable[..., Sequence[float]] | None = None
+        self._score: Callable[..., Column] | None = None
         if task == "regression":
             others = [name for name in OTHER_LOSSES if name in self.formulas]
             self._statistics = Regression(window=window, fading=weights, others=others)
