@@ -8,13 +8,19 @@ the hot path makes no object for a single event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import eq
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "Alarm",
     "Batch",
     "Block",
+    "Chances",
+    "Column",
     "Committed",
     "DeadLetter",
     "Features",
@@ -38,6 +44,9 @@ Tree = Any
 """Plain values only: None, bool, int, float, str, bytes, list, dict with str keys."""
 
 Headers = Sequence[tuple[str, bytes]]
+
+Column = Sequence[float] | npt.NDArray[np.floating[Any]]
+"""One number for each event."""
 
 
 class TopicPartition(NamedTuple):
@@ -201,19 +210,68 @@ class Block(NamedTuple):
     without_labels: Unlabelled | None = None
 
 
+class Chances(Sequence[Mapping[Any, float]]):
+    """Probabilities as columns, for learners that compute many events at once.
+
+    ``columns`` has for each label its probability at each event: lists, or arrays of one
+    dimension, all of one length. It stands for the sequence of each event's mapping of label
+    to probability, every label in each of them and in this order, and makes a mapping
+    only when it is asked for one; who wants a column takes that.
+    """
+
+    __slots__ = ("_count", "columns")
+
+    def __init__(self, columns: Mapping[Any, Column]) -> None:
+        self.columns = columns
+        counts = set(map(len, columns.values()))
+        if len(counts) != 1:
+            raise ValueError(f"expected columns of one length, got {sorted(counts)}")
+        (self._count,) = counts
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> dict[Any, float]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chances: ...
+
+    def __getitem__(self, index: int | slice) -> dict[Any, float] | Chances:
+        if isinstance(index, slice):
+            return Chances({label: column[index] for label, column in self.columns.items()})
+        return {label: float(column[index]) for label, column in self.columns.items()}
+
+    def __iter__(self) -> Iterator[dict[Any, float]]:
+        labels = list(self.columns)
+        for row in zip(*self.columns.values(), strict=True):
+            yield dict(zip(labels, map(float, row), strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.columns!r})"
+
+
 class Predictions(NamedTuple):
     """What a learner answers for a block.
 
     ``values`` holds the predicted label or number of each event, None where the
     learner has no answer yet. ``probabilities`` holds for each event a mapping of
-    label to probability, or is None for learners without probabilities.
+    label to probability, as a list or as :class:`Chances`, or is None for learners without
+    probabilities.
 
     Where several classes may apply to an event (task ``multilabel``), a label and a value are
     mappings of class to bool, and the probability of a class is that it applies.
     """
 
     values: list[Any]
-    probabilities: list[Mapping[Any, float]] | None = None
+    probabilities: Sequence[Mapping[Any, float]] | None = None
 
 
 class Outcomes(NamedTuple):

@@ -44,7 +44,7 @@ class Answer(NamedTuple):
     """
 
     values: list[Any]
-    probabilities: list[Mapping[Any, float]] | None
+    probabilities: Sequence[Mapping[Any, float]] | None
     models: list[tuple[Model, ...]]
     stale: bool = False
 

@@ -81,7 +81,7 @@ class Stream(NamedTuple):
             self.labels[start:stop],
             Predictions(
                 list(self.values[start:stop]),
-                None if answers is None else list(answers[start:stop]),
+                None if answers is None else answers[start:stop],
             ),
             lambda index: (start + index) * 1000,
         )

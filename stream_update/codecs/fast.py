@@ -55,7 +55,8 @@ class Fast:
             joined = b"".join(values)  # type: ignore[arg-type]
         except TypeError:  # a record without a value
             return None
-        if max(map(len, values)) > self._source.max_bytes:  # type: ignore[arg-type]
+        most = self._source.max_bytes
+        if len(joined) > most and max(map(len, values)) > most:  # type: ignore[arg-type]
             return None
         records = self._records(values, joined)
         if records is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import count, islice
 from typing import Any, Literal, Self
 
 from river import active, base, compose, proba, reco
@@ -157,7 +158,7 @@ class RiverLearner:
         start = 0
         while True:
             index = start
-            events = enumerate(features[start:], start)
+            events = zip(count(start), islice(features, start, None), islice(labels, start, None))
             try:
                 if self._task == "multilabel":
                     chances = self._says != "values"
@@ -169,22 +170,22 @@ class RiverLearner:
                         learn(x, labels[index])
                     return Predictions(values, probabilities if chances else None)
                 if ask is None or self._says == "values":
-                    for index, x in events:
+                    for index, x, y in events:  # noqa: B007 - for the failure
                         values.append(label_of(x))
-                        learn(x, labels[index])
+                        learn(x, y)
                     return Predictions(values)
                 if self._says == "probabilities":
-                    for index, x in events:
+                    for index, x, y in events:  # noqa: B007 - for the failure
                         said = ask(x)
                         probabilities.append(said)
-                        values.append(max(said, key=said.get) if said else None)
-                        learn(x, labels[index])
+                        values.append(_likeliest(said))
+                        learn(x, y)
                 else:
-                    for index, x in events:
+                    for index, x, y in events:  # noqa: B007 - for the failure
                         value = label_of(x)
                         probabilities.append(ask(x))
                         values.append(value)
-                        learn(x, labels[index])
+                        learn(x, y)
                 return Predictions(values, probabilities)
             except LET_THROUGH:
                 raise
@@ -251,6 +252,14 @@ class RiverLearner:
                 hint=f"set seed: {unseeded or 'each part of the model that draws needs one'}",
             )
         return first
+
+
+def _likeliest(chances: Mapping[Any, float]) -> Any:
+    """The first of the labels with the highest probability, as river takes it."""
+    if len(chances) == 2:  # noqa: PLR2004 - the two classes that most streams have
+        (one, chance), (other, its_chance) = chances.items()
+        return other if its_chance > chance else one
+    return max(chances, key=chances.get) if chances else None  # type: ignore[arg-type]
 
 
 def _learn_nothing(_features: Features, _label: Any) -> None:

@@ -15,9 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from river import metrics
 
-from stream_update.events import Tree
+from stream_update.events import Column, Tree
 from stream_update.monitors.fading import Fading, Floats, running_sums
-from stream_update.monitors.losses import binary_log_losses, cross_entropies, extended
+from stream_update.monitors.losses import (
+    binary_log_losses,
+    chances_of_true,
+    cross_entropies,
+    extended,
+)
 from stream_update.monitors.majority import Majority
 from stream_update.monitors.tally import LabelTally, Marginals, Mean
 from stream_update.monitors.window import Window
@@ -30,6 +35,7 @@ Flags = npt.NDArray[np.bool_]
 
 THRESHOLDS: Floats = np.array(metrics.ROCAUC().thresholds)
 RANKS = len(THRESHOLDS) + 1
+BITS = {bool}
 UNRANKED = 255
 """In the window of ranks: the event came without probabilities."""
 
@@ -59,6 +65,9 @@ class Classification:
         self.events = 0
         self._pairs = _Codes()
         self._labels = _Codes()
+        # The codes of (False, False), (False, True), (True, False) and (True, True), -1 for
+        # those that have not come up; empty where labels are more than these.
+        self._bits: Codes = np.full(4 if self._binary else 0, -1, dtype=np.intp)
         self._label_of: Codes = np.zeros(0, dtype=np.intp)
         self._right: Flags = np.zeros(0, dtype=bool)
         self._true: Flags = np.zeros(0, dtype=bool)
@@ -77,25 +86,18 @@ class Classification:
         self._recent_ranks = Window(self._window, "u1")
         self._recent_losses = Window(self._window, "<f8")
 
-    def scores(
-        self, labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]
-    ) -> list[float]:
+    def scores(self, labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]) -> Column:
         """What :meth:`absorb` needs of the probabilities, one number for each event:
         the probability of True (binary) or the cross entropy (multiclass).
         """
         if self._binary:
-            return [answer.get(True, 0.0) for answer in probabilities]
+            return chances_of_true(probabilities)
         return cross_entropies(labels, probabilities)
 
-    def absorb(
-        self, labels: Sequence[Any], values: Sequence[Any], scores: Sequence[float] | None
-    ) -> None:
+    def absorb(self, labels: Sequence[Any], values: Sequence[Any], scores: Column | None) -> None:
         """Take in a block of at least one event."""
         count = len(labels)
-        pairs = zip(labels, values, strict=True)
-        codes = np.fromiter(map(self._pairs.__getitem__, pairs), np.intp, count)
-        if len(self._pairs) > len(self._counts):
-            self._learn_codes()
+        codes = self._coded(labels, values)
         classes = self._label_of[codes]
         unchanged = np.empty(count, dtype=bool)
         unchanged[0] = classes[0] == self._last_label
@@ -111,8 +113,27 @@ class Classification:
         self._fade(codes, unchanged, cells, losses)
         self.events += count
 
+    def _coded(self, labels: Sequence[Any], values: Sequence[Any]) -> Codes:
+        if len(self._bits) and BITS.issuperset(map(type, labels)):
+            codes = self._coded_bits(labels, values)
+            if codes is not None:
+                return codes
+        pairs = zip(labels, values, strict=True)
+        codes = np.fromiter(map(self._pairs.__getitem__, pairs), np.intp, len(labels))
+        if len(self._pairs) > len(self._counts):
+            self._learn_codes()
+        return codes
+
+    def _coded_bits(self, labels: Sequence[Any], values: Sequence[Any]) -> Codes | None:
+        """The codes of pairs of True and False that have all come up before, or None."""
+        if not BITS.issuperset(map(type, values)):
+            return None
+        truths = np.frombuffer(bytes(labels), np.uint8)
+        codes: Codes = self._bits[2 * truths + np.frombuffer(bytes(values), np.uint8)]
+        return None if codes.min() < 0 else codes
+
     def _absorb_scores(
-        self, truths: Flags, scores: Sequence[float] | None
+        self, truths: Flags, scores: Column | None
     ) -> tuple[Codes | None, Floats | None]:
         """The events' cells in the histogram of ranks (binary only), and their losses."""
         cells: Codes | None = None
@@ -145,8 +166,8 @@ class Classification:
             if cells is not None:
                 np.add.at(self._faded_ranks, cells[start:stop], weights)
             if losses is not None:
-                rows = np.stack((weights, weights * losses[start:stop]), axis=1)
-                self._faded_loss = running_sums(self._faded_loss, rows)
+                added = np.stack((weights, weights * losses[start:stop]))
+                self._faded_loss = running_sums(self._faded_loss, added)
 
     def _faded(self) -> tuple[Floats, Floats, Floats, Floats]:
         return self._faded_counts, self._faded_ranks, self._faded_changes, self._faded_loss
@@ -159,6 +180,9 @@ class Classification:
         self._label_of = np.array([self._labels[label] for label, _ in self._pairs], dtype=np.intp)
         self._right = np.array([bool(label == value) for label, value in self._pairs], dtype=bool)
         self._true = np.array([bool(label) for label in self._labels], dtype=bool)
+        if self._binary:
+            for bits in range(4):
+                self._bits[bits] = self._pairs.get((bits >= 2, bits % 2 == 1), -1)  # noqa: PLR2004
 
     def cumulative(self) -> LabelTally:
         """Everything since the start."""

@@ -29,7 +29,12 @@ from river import base, drift
 from stream_update.errors import ConfigError, Fatal
 from stream_update.events import Alarm, Outcomes, Tree
 from stream_update.monitors.figures import TASKS, figure
-from stream_update.monitors.losses import binary_log_losses, cross_entropies, differences
+from stream_update.monitors.losses import (
+    binary_log_losses,
+    chances_of_true,
+    cross_entropies,
+    differences,
+)
 from stream_update.monitors.multilabel import hamming_loss, log_losses
 from stream_update.monitors.sentinel import Sentinel
 
@@ -152,7 +157,7 @@ class DriftMonitor:
                     hint='take watch = "error", or a learner with predict_proba_one',
                 )
             if self._task == "binary":
-                chances = np.array([answer.get(True, 0.0) for answer in probabilities])
+                chances = np.array(chances_of_true(probabilities), dtype=np.float64)
                 watched = binary_log_losses(labels, chances).tolist()
             elif self._task == "multilabel":
                 watched = log_losses(labels, probabilities)

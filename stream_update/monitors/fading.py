@@ -79,7 +79,7 @@ class Fading:
 
 
 def running_sums(before: Floats, added: npt.NDArray[Any]) -> Floats:
-    """``before`` plus the rows of ``added``, added strictly one after the other."""
-    rows = np.concatenate((before[np.newaxis], added))
-    last: Floats = np.add.accumulate(rows, axis=0)[-1]
+    """``before`` plus what ``added`` has for each sum in a row, strictly one after the other."""
+    rows = np.concatenate((before[:, np.newaxis], added), axis=1)
+    last: Floats = np.add.accumulate(rows, axis=1)[:, -1]
     return last

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 
 from stream_update.errors import Fatal
+from stream_update.events import Chances, Column
 from stream_update.monitors.fading import Floats
 from stream_update.monitors.tally import Mean
 
-__all__ = ["binary_log_losses", "cross_entropies", "differences", "extended", "shares"]
+__all__ = [
+    "binary_log_losses",
+    "chances_of_true",
+    "cross_entropies",
+    "differences",
+    "extended",
+    "shares",
+]
 
 LOW, HIGH = 1e-15, 1 - 1e-15
 """Where river clamps a probability before it takes the logarithm."""
@@ -30,11 +38,27 @@ def binary_log_losses(truths: Sequence[bool] | np.ndarray, chances: Floats) -> F
     return np.negative(logs, out=logs)
 
 
+def chances_of_true(probabilities: Sequence[Mapping[Any, float]]) -> Column:
+    """The probability of True of each event; what is not mentioned has none."""
+    if isinstance(probabilities, Chances):
+        column = probabilities.columns.get(True)
+        return np.zeros(len(probabilities)) if column is None else column
+    return [answer.get(True, 0.0) for answer in probabilities]
+
+
 def cross_entropies(
-    labels: Iterable[Any], probabilities: Iterable[Mapping[Any, float]]
+    labels: Sequence[Any], probabilities: Sequence[Mapping[Any, float]]
 ) -> list[float]:
     """As ``river.metrics.CrossEntropy``, in which a label without a probability costs nothing."""
-    chances = (answer.get(label) for label, answer in zip(labels, probabilities, strict=True))
+    chances: Iterable[float | None]
+    if isinstance(probabilities, Chances):
+        nothing = [None] * len(probabilities)
+        columns: dict[Any, Any] = {
+            label: probabilities.columns.get(label, nothing) for label in set(labels)
+        }
+        chances = (columns[label][place] for place, label in enumerate(labels))
+    else:
+        chances = (answer.get(label) for label, answer in zip(labels, probabilities, strict=True))
     log = math.log
     return [0.0 if chance is None else -log(max(min(chance, HIGH), LOW)) for chance in chances]
 

@@ -10,6 +10,10 @@ import numpy.typing as npt
 __all__ = ["Majority"]
 
 
+FEW = 8
+"""Up to so many labels, counting all of them at every event is faster than a loop."""
+
+
 class Majority:
     """What ``river.dummy.PriorClassifier`` would have predicted, and how often it was right.
 
@@ -34,6 +38,8 @@ class Majority:
             self.labels += counts
             self.predicted[self._leader] += len(labels)
             self.hits += int(counts[self._leader])
+        elif known <= FEW:
+            self._absorb_together(labels)
         else:
             self._absorb_one_by_one(labels.tolist())
 
@@ -43,6 +49,24 @@ class Majority:
             return 0
         second = np.delete(self.labels, self._leader).max(initial=0)
         return int(self.labels[self._leader] - second)
+
+    def _absorb_together(self, labels: npt.NDArray[np.intp]) -> None:
+        """The counts before each event as columns, one for each label."""
+        counts = np.empty((len(self.labels), len(labels) + 1), dtype=np.int64)
+        counts[:, 0] = self.labels
+        leaders = np.zeros(len(labels) + 1, dtype=np.intp)
+        highest = counts[0]
+        for label, column in enumerate(counts):
+            column[1:] = labels == label
+            np.add.accumulate(column, out=column)
+            if label:
+                leaders[column > highest] = label
+                highest = np.maximum(column, highest)
+        before, first = leaders[:-1], int(not self.labels.any())
+        self.labels = counts[:, -1].copy()
+        self.predicted += np.bincount(before[first:], minlength=len(counts))
+        self.hits += int(np.count_nonzero(before[first:] == labels[first:]))
+        self._leader = int(leaders[-1])
 
     def _absorb_one_by_one(self, labels: list[int]) -> None:
         counts, predicted = self.labels.tolist(), self.predicted.tolist()

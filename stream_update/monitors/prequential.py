@@ -11,9 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+import numpy as np
+
 from stream_update import objects
 from stream_update.errors import ConfigError, LineageMismatch
-from stream_update.events import Alarm, Outcomes, Tree
+from stream_update.events import Alarm, Column, Outcomes, Tree
 from stream_update.monitors import figures
 from stream_update.monitors.classification import Classification
 from stream_update.monitors.fading import Fading
@@ -103,7 +105,7 @@ class Prequential:
                 check_metric(name, given.metric)
         weights = Fading(fading)
         self._statistics: Classification | LabelSets | Regression
-        self._score: Callable[..., list[float]] | None = None
+        self._score: Callable[..., Column] | None = None
         if task == "regression":
             others = [name for name in OTHER_LOSSES if name in self.formulas]
             self._statistics = Regression(window=window, fading=weights, others=others)
@@ -138,7 +140,7 @@ class Prequential:
         self._labels.extend(labels)
         self._values.extend(values)
         if self._scores is not None and scores is not None:
-            self._scores.extend(scores)
+            self._scores.extend(scores.tolist() if isinstance(scores, np.ndarray) else scores)
         if len(self._labels) >= PENDING:
             self._absorb()
         return ()

@@ -140,11 +140,10 @@ class Regression:
         label = np.array(labels, dtype=np.float64) - self._origin
         with np.errstate(over="ignore", invalid="ignore"):
             rows = np.stack(
-                (np.ones(len(error)), abs(error), error * error, label, label * label, *others),
-                axis=1,
+                (np.ones(len(error)), abs(error), error * error, label, label * label, *others)
             )
             for start, stop, weights, shrink in self._fading.pieces(self.events, len(error)):
-                weighted = rows[start:stop] * weights[:, np.newaxis]
+                weighted = rows[:, start:stop] * weights
                 self._faded = running_sums(self._faded * shrink, weighted)
 
     def cumulative(self) -> NumberTally:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import math
 import random
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_update.events import Alarm
-from stream_update.monitors import DriftMonitor, Prequential, pooled
+from stream_update.events import Alarm, Chances
+from stream_update.monitors import DriftMonitor, Prequential, pooled, prequential
 from tests.streams import (
     RIVER,
     Stream,
@@ -100,6 +102,47 @@ def test_classification_figures_are_those_of_river_in_a_plain_loop(
     before = stream.labels[-window - 1] if len(stream.labels) > window else None
     last = stream.last(window)
     assert rolling_kappa_t == bare_kappa_t(last.labels, last.values, before)
+
+
+labelled = st.sampled_from(["binary", "multiclass"]).flatmap(
+    lambda task: st.tuples(
+        st.just(task),
+        st.lists(
+            st.tuples(
+                st.booleans() if task == "binary" else classes,
+                st.lists(chances, min_size=3, max_size=3),
+            ),
+            min_size=1,
+            max_size=60,
+        ),
+    )
+)
+
+
+@settings(deadline=None)
+@given(labelled, cut_lists, st.booleans(), st.sampled_from([1, 20]))
+def test_probabilities_may_come_as_columns(
+    drawn: tuple[str, list[tuple[Any, list[float]]]], cuts: list[int], arrays: bool, pending: int
+) -> None:
+    task, events = drawn
+    names = [False, True] if task == "binary" else [2, 5, 17]
+    rows = [dict(zip(names, row, strict=False)) for _, row in events]
+    columns: dict[Any, Any] = {name: [row[name] for row in rows] for name in names}
+    if arrays:
+        columns = {name: np.array(column) for name, column in columns.items()}
+    labels = [label for label, _ in events]
+    metrics_of, losses_of = [], []
+    with mock.patch.object(prequential, "PENDING", pending):
+        for answers in (rows, Chances(columns)):
+            stream = Stream(labels, labels, answers)
+            metrics_of.append(observed(stream, cuts, task, window=20).dump())
+            monitor = DriftMonitor(task, lambda: drift.ADWIN(clock=1), "ADWIN", watch="loss")
+            for outcomes in stream.blocks(cuts):
+                monitor.observe(outcomes)
+            losses_of.append(monitor.dump())
+
+    assert repr(metrics_of[0]) == repr(metrics_of[1])
+    assert repr(losses_of[0]) == repr(losses_of[1])
 
 
 @settings(deadline=None)

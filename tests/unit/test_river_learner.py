@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from river import (
     active,
     anomaly,
@@ -502,3 +504,29 @@ def test_it_is_a_learner_and_says_what_it_is() -> None:
     assert isinstance(learner, Learner)
     assert learner.batch == 1
     assert learner.describe() == "StandardScaler | LogisticRegression (binary)"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from("abc"),
+            st.one_of(st.floats(-1e9, 1e9), st.integers(-9, 9), st.booleans()),
+            min_size=1,
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_the_standard_scaler_learns_and_transforms_as_river_does(
+    events: list[dict[str, Any]],
+) -> None:
+    model = logistic()
+    learner = RiverLearner(logistic, "binary")
+    labels = [index % 3 == 0 for index in range(len(events))]
+    said = learner.predict_then_learn(events, labels).probabilities
+    for x, y, answer in zip(events, labels, said or (), strict=True):
+        assert repr(answer) == repr(model.predict_proba_one(x))
+        model.learn_one(x, y)
+
+    assert objects.digest(learner.dump()) == objects.digest(objects.freeze(model))
