@@ -141,6 +141,59 @@ def test_steps_that_were_taken_have_to_stay(case: Case) -> None:
     assert set(proven(config)) == {True}
 
 
+REPLAY = """[[wrap]]
+use = "replay"
+max_events = 100
+"""
+ENSEMBLE = """
+use = "ensemble"
+combine = "mean"
+[[learner.members]]
+use = "river.naive_bayes:GaussianNB"
+[[learner.members]]
+use = "torch"
+module = { use = "mlp", hidden = [8] }
+optimizer = { use = "adam", lr = 0.01 }
+batch = 16
+"""
+DISTIL = """
+use = "distil"
+[learner.teacher]
+use = "river.naive_bayes:GaussianNB"
+[learner.student]
+use = "torch"
+module = { use = "mlp", hidden = [8] }
+optimizer = { use = "adam", lr = 0.01 }
+batch = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("learner", "key", "wrap"),
+    [
+        (ENSEMBLE, "members", REPLAY),
+        (DISTIL, "student", ""),
+        (NETWORK, "", REPLAY),
+        (NETWORK, "", '[[wrap]]\nuse = "twin"\n'),
+    ],
+)
+def test_a_learner_in_others_grows(tmp_path: Path, learner: str, key: str, wrap: str) -> None:
+    case = Case(tmp_path, elec2(600), learner=learner, extra=EVERY + wrap, checkpoint=137)
+    config = case.config("app")
+    learn(config, max_events=400)
+    step = WIDER.replace("learner", f"learner.{key}" if key else "learner")
+    case._configure(config.parent, learner=learner + step)
+    learn(config, max_events=50)
+    case._configure(config.parent, learner=learner + step + step.replace("16", "32"))
+    finished(config)
+    assert set(proven(config)) == {True}
+    steps = newest(config).manifest.identity.steps
+    assert [len(listed) for listed in steps.values()] == [2]
+    case._configure(config.parent, learner=learner)
+    with pytest.raises(LineageMismatch, match="it has taken the step"):
+        learn(config, max_events=10)
+
+
 def poll(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not ready():
