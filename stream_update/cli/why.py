@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -76,7 +77,7 @@ def _lines(config: Config, answer: Answer) -> list[tuple[str, str]]:
     if answer.features is not None:
         lines.append(("features", _cut(", ".join(f"{k}={v}" for k, v in answer.features.items()))))
     if answer.fate == "learned":
-        lines += [("predicted", _predicted(answer)), ("label", str(answer.label))]
+        lines += [("predicted", _predicted(answer)), ("label", _label(answer.label))]
     if answer.replayed:
         origin = f"snapshot {answer.base.manifest.seq}" if answer.base else "an empty model"
         lines.append(("replayed", f"{answer.replayed:,} events from {origin} on"))
@@ -84,11 +85,17 @@ def _lines(config: Config, answer: Answer) -> list[tuple[str, str]]:
     return lines
 
 
+def _label(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return _cut(", ".join(str(name) for name, applies in value.items() if applies) or "no class")
+
+
 def _predicted(answer: Answer) -> str:
     value = (
         "nothing: the model had no answer yet"
         if answer.prediction is None
-        else str(answer.prediction)
+        else _label(answer.prediction)
     )
     if not answer.probabilities:
         return value

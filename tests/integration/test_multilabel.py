@@ -342,3 +342,58 @@ def test_the_preset(tmp_path: Path) -> None:
     assert report["learned"] == 1792
     assert report["rolling"]["micro_f1"] > report["baselines"]["majority"]["micro_f1"]
     assert report["rolling"]["exact_match"] > 0.6
+
+
+WRAPPED = {
+    "replay of torch": (NETWORK, '[[wrap]]\nuse = "replay"\nmax_events = 100\n'),
+    "ensemble": (
+        'use = "ensemble"\ncombine = "weighted"\n[[learner.members]]'
+        + RIVERS["MultiClassEncoder"][0]
+        + "[[learner.members]]"
+        + NETWORK,
+        "",
+    ),
+    "distilled": (
+        'use = "distil"\nunlabelled = true\n[learner.teacher]'
+        + RIVERS["MultiClassEncoder"][0]
+        + "[learner.student]"
+        + NETWORK,
+        "",
+    ),
+}
+METRIC = """
+[[metric]]
+use = "river.metrics.multioutput:MicroAverage"
+metric = { use = "river.metrics:Jaccard" }
+name = "micro_jaccard"
+[[monitor]]
+use = "drift"
+name = "exact"
+watch = "exact"
+detector = { use = "river.drift.binary:DDM" }
+reaction = "swap"
+"""
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_numbers_as_classes_and_learners_made_of_learners(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    learner, wraps = WRAPPED[name]
+    numbers = {"even": 2, "prime": 7, "above 4": 5, "square": 9}
+    events = [
+        {**event, "class": [numbers[one] for one in event["class"]] if place % 9 else None}
+        for place, event in enumerate(digits()[:1100])
+    ]
+    case = Case(tmp_path, events, task="multilabel", learner=learner, extra=wraps + METRIC)
+    whole = case.config("whole")
+    report = finished(whole)
+    cut = case.config("cut", checkpoint=137)
+    for count in (1, 500):
+        learn(cut, max_events=count)
+    other = finished(cut)
+    assert other["metrics"] == report["metrics"]
+    assert newest(cut).manifest.digest == newest(whole).manifest.digest
+    assert report["unlabelled"] == sum(event["class"] is None for event in events)
+    assert {row["class"] for row in report["classes"]} == set(numbers.values())
+    assert report["metrics"]["micro_jaccard"] > 0.3
+    call("snapshots", "verify", "-c", cut, cwd=cut.parent)

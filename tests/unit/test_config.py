@@ -32,7 +32,10 @@ def changed(**changes: Any) -> dict[str, Any]:
     ("tree", "words"),
     [
         (changed(tsk="x"), ("tsk", "unknown key", "did you mean task", "accepted")),
-        (changed(task="ranking"), ("task", "'ranking'", "binary, multiclass, regression")),
+        (
+            changed(task="ranking"),
+            ("task", "'ranking'", "binary, multiclass, multilabel, regression"),
+        ),
         (changed(app="a b"), ("app", "'a b'", "letters")),
         (changed(log="weather.db"), ("log", "sqlite:///")),
         (changed(source={}), ("[source] topic", "required")),

@@ -247,7 +247,8 @@ def test_a_state_of_other_options_is_refused_and_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("regression", {"buffer": "class-balanced"}, "needs classes"),
+        ("regression", {"buffer": "class-balanced"}, "needs one class"),
+        ("multilabel", {"buffer": "class-balanced"}, "needs one class"),
         ("binary", {"buffer": "ring"}, "there is no 'ring'"),
         ("binary", {"replays": 0}, "wrap.replays: 0"),
         ("binary", {"max_events": 1.5}, "wrap.max_events: 1.5"),

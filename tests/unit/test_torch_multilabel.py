@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from stream_update.testing import check_learner
 from tests.streams import through_bytes
 
 torch: Any = pytest.importorskip("torch")
-pytest.importorskip("safetensors")
+safetensors_torch: Any = pytest.importorskip("safetensors.torch")
 
 from stream_update.learners.torch import TorchLearner, weights  # noqa: E402
 
@@ -230,3 +232,40 @@ def test_it_learns() -> None:
     last = [value for answer in said[-40:] for value in answer.values]
     right = sum(one == two for one, two in zip(last, labels[-len(last) :], strict=True))
     assert right > 0.7 * len(last)
+
+
+def test_a_start_keeps_the_head_and_learns_on_with_the_bases_own_events(tmp_path: Path) -> None:
+    events, labels = stream(400)
+    base = made(module="linear", standardise=False)
+    run(base, events, labels)
+    weights_file = tmp_path / "base.safetensors"
+    safetensors_torch.save_file(
+        {name: part.detach() for name, part in base.module.named_parameters()},
+        weights_file,
+        metadata={"features": '["x", "y", "z"]', "classes": '["a", "b", "c"]'},
+    )
+    rows = [
+        {**event, "classes": [name for name, on in label.items() if on]}
+        for event, label in zip(events[:64], labels[:64], strict=True)
+    ]
+    source = tmp_path / "source.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    start: dict[str, Any] = {
+        "use": "safetensors",
+        "file": str(weights_file),
+        "head": "keep",
+        "source": {"file": str(source), "label": "classes"},
+        "joint": {"weight": 1.0, "batch": 16},
+    }
+    learner = made(module="linear", standardise=False, start=start)
+    assert learner.classes == list(NAMES)
+    learner.fingerprint()
+    said = learner.predict(events[:5])
+    assert said.values == base.predict(events[:5]).values
+    run(learner, *stream(160, late=["d"], seed=5))
+    assert learner.classes == [*NAMES, "d"]
+    for row in rows:
+        row["classes"] = "a"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(ConfigError, match="'a' is no list of classes"):
+        made(module="linear", standardise=False, start=start).fingerprint()
