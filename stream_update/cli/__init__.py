@@ -20,7 +20,7 @@ import sys
 import click
 
 import stream_update
-from stream_update.cli import events, keys, lineages, running, snapshots, why
+from stream_update.cli import events, keys, letters, lineages, running, snapshots, why
 from stream_update.cli.options import errors
 from stream_update.errors import StreamUpdateError
 
@@ -93,6 +93,7 @@ for one in (
     *events.commands,
     *snapshots.commands,
     *why.commands,
+    *letters.commands,
     *keys.commands,
 ):
     command.add_command(one)

@@ -407,3 +407,17 @@ def test_a_configuration_that_cannot_work(options: dict[str, Any], said: str) ->
 def test_masked_columns_and_fields_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match=r"learner\.pretrain: it masks columns of numbers"):
         TorchLearner("binary", {"use": "text", "field": "body"}, pretrain={"batch": 8}, batch=8)
+
+
+def test_a_field_that_never_comes_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    events, labels = stream(1400)
+    misspelt = {**FIELDS, "pictures": FIELDS["picture"]}
+    learner = made(fields=misspelt)
+    run(learner, events[:992], labels[:992])
+    assert not caplog.records
+    run(learner, events[992:], labels[992:])
+    (said,) = caplog.messages
+    assert "has the field 'pictures': is it spelt" in said
+    caplog.clear()
+    run(made(), events, labels)
+    assert not caplog.records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any, NamedTuple
@@ -26,6 +27,16 @@ HEAD = ("numeric", "hidden", "activation", "dropout")
 """Options of the part of a module behind the fields."""
 MOST = 64
 ITEM = np.dtype(float).itemsize
+
+
+WATCHED = 1000
+"""Events after which a field that has not come is worth a word."""
+
+logger = logging.getLogger(__name__)
+
+
+def _there(value: Any) -> bool:
+    return value is not None
 
 
 class Read(NamedTuple):
@@ -60,6 +71,8 @@ class Fields:
         for reader in self._scaled.values():
             reader.start(standardise=standardise)
         self._last: tuple[list[Features], Read] = ([], Read([]))
+        self._awaited = set(self.readers)
+        self._watched = 0
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -96,9 +109,25 @@ class Fields:
 
     def learn(self, read: Read) -> None:
         """Let what is scaled by what has been seen know these."""
+        if self._awaited:
+            self._watch(read)
         for reader, values in zip(self.readers.values(), read.values, strict=True):
             if not isinstance(reader, Text):
                 reader.learn(values)
+
+    def _watch(self, read: Read) -> None:
+        """Say once which fields never came: a name that is misspelt cannot be known ahead."""
+        columns = dict(zip(self.readers, read.values, strict=True))
+        self._awaited = {name for name in self._awaited if not any(map(_there, columns[name]))}
+        self._watched += len(read.values[0])
+        if self._awaited and self._watched >= WATCHED:
+            logger.warning(
+                "none of the %d events that this process has learned so far has the field %s: is "
+                "it spelt as in [learner.fields]?",
+                self._watched,
+                ", ".join(map(repr, sorted(self._awaited))),
+            )
+            self._awaited.clear()
 
     def arrays(self, read: Read) -> list[tuple[Any, ...]]:
         """Each field of all events as its encoder takes it."""
