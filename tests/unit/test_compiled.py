@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import random
 import subprocess
@@ -331,6 +332,21 @@ def test_half_a_model_that_has_learned_is_refused() -> None:
 def test_the_task_has_to_fit() -> None:
     with pytest.raises(ConfigError, match="is no regressor"):
         CompiledLearner(GLM(), "regression")
+
+
+def test_sums_are_those_of_this_python_and_of_newer_ones() -> None:
+    kernels = importlib.import_module("stream_update.learners.compiled.kernels")
+    values = [1e100, 1.0, 0.1, -1e100]
+
+    def total(careful: int) -> float:
+        total = lost = 0.0
+        for value in values:
+            lost += kernels._lost(total, value, careful)
+            total += value
+        return float(kernels._found(total, lost))
+
+    assert (total(0), total(1)) == (0.0, 1.1)
+    assert total(int(sys.version_info >= (3, 12))) == sum(values)
 
 
 WITHOUT = """
