@@ -13,13 +13,13 @@ from stream_update.learners.compiled import kernels as k
 from stream_update.learners.compiled.initial import Initial
 from stream_update.learners.compiled.plan import Plan
 from stream_update.learners.compiled.rows import Floats, Rows, Slots
-from stream_update.learners.compiled.stopped import Stopped
 from stream_update.learners.compiled.scalers import (
     blank,
     fill_scaler,
     learned_names,
     read_scaler,
 )
+from stream_update.learners.compiled.stopped import Stopped
 
 __all__ = ["Family"]
 
@@ -108,9 +108,7 @@ class Family:
 
     # -- what they share
 
-    def run(
-        self, features: Sequence[Features], labels: Sequence[Any], mode: int
-    ) -> Predictions:
+    def run(self, features: Sequence[Features], labels: Sequence[Any], mode: int) -> Predictions:
         """Predict, learn, or both.
 
         Raises one of ``NOT_NUMBERS`` if an event or a label is none for the loop, and nothing
@@ -155,7 +153,7 @@ class Family:
 
     def _met_more(self) -> bool:
         """Whether there are names that only events have that were not learned."""
-        return len(self._slots) > self._numbers[k.SEEN]
+        return len(self._slots) > int(self._numbers[k.SEEN])
 
     def _forget(self, mark: _Mark) -> None:
         """Let names of events that were not learned be as if they had never come."""

@@ -15,11 +15,14 @@ Everything that is compiled, and every constant, is in this one file, because nu
 disk looks at the age of the file that a function is in, and at nothing that it refers to.
 """
 
+# An item of an array is of any type for the type checker.
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -64,13 +67,19 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 def compiled(function: Loop) -> Loop:
     """Compile when first called, and keep the result on disk where some folder can be written."""
     try:
-        made: Loop = njit(cache=True)(function)
+        made: Any = njit(cache=True)(function)
     except RuntimeError:
         made = njit(function)
-    return made
+    return cast("Loop", made)
 
 
-@njit
+def part(function: Loop) -> Loop:
+    """What the loops below are made of."""
+    made: Any = njit(function)
+    return cast("Loop", made)
+
+
+@part
 def _squared(x: float, two: float, by_power: int) -> float:
     """A result that is too large is an error for Python's floats, and infinite for numpy's."""
     result = x**two
@@ -79,7 +88,7 @@ def _squared(x: float, two: float, by_power: int) -> float:
     return result
 
 
-@njit
+@part
 def _exp(x: float) -> float:
     result = math.exp(x)
     if math.isinf(result) and not math.isinf(x):
@@ -87,7 +96,7 @@ def _exp(x: float) -> float:
     return result
 
 
-@njit
+@part
 def _sigmoid(x: float) -> float:
     if x < -30.0:
         return 0.0
@@ -96,7 +105,7 @@ def _sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x))
 
 
-@njit
+@part
 def _sign(x: float) -> float:
     if x > 0.0:
         return 1.0
@@ -105,7 +114,7 @@ def _sign(x: float) -> float:
     return x
 
 
-@njit
+@part
 def _clamped(x: float, least: float, most: float) -> float:
     if most < x:
         x = most
@@ -118,7 +127,7 @@ def _clamped(x: float, least: float, most: float) -> float:
 # ``careful`` is 1.
 
 
-@njit
+@part
 def _lost(total: float, x: float, careful: int) -> float:
     if not careful:
         return 0.0
@@ -128,7 +137,7 @@ def _lost(total: float, x: float, careful: int) -> float:
     return (x - result) + total
 
 
-@njit
+@part
 def _found(total: float, lost: float) -> float:
     if lost != 0.0 and math.isfinite(lost):
         return total + lost
@@ -138,7 +147,7 @@ def _found(total: float, lost: float) -> float:
 # -- scalers
 
 
-@njit
+@part
 def _scaled(kind: int, table: np.ndarray, j: int, x: float) -> float:
     if kind == STANDARD:
         return (x - table[j, LOW]) / table[j, ROOT] if table[j, HIGH] != 0.0 else 0.0
@@ -152,10 +161,10 @@ def _scaled(kind: int, table: np.ndarray, j: int, x: float) -> float:
     return x
 
 
-@njit
+@part
 def _learn_scale(kind: int, table: np.ndarray, j: int, x: float, half: float) -> None:
     """LOW and HIGH are a mean and a variance, or a minimum and a maximum."""
-    if kind == STANDARD or kind == CENTRED:  # noqa: PLR1714 - no set is made for each feature
+    if kind == STANDARD or kind == CENTRED:
         count = table[j, COUNT] + 1.0
         old = table[j, LOW]
         mean = old + (x - old) / count
@@ -180,7 +189,7 @@ def _learn_scale(kind: int, table: np.ndarray, j: int, x: float, half: float) ->
 # -- learning rates, losses, optimizers
 
 
-@njit
+@part
 def _rate(kind: int, options: np.ndarray, at: int, steps: float) -> float:
     if kind == CONSTANT:
         return options[at]
@@ -189,7 +198,7 @@ def _rate(kind: int, options: np.ndarray, at: int, steps: float) -> float:
     return 1.0 / (options[at] * (options[at + 1] + steps))
 
 
-@njit
+@part
 def _mean(kind: int, raw: float) -> float:
     if kind <= FOCAL:
         return _sigmoid(raw)
@@ -198,7 +207,7 @@ def _mean(kind: int, raw: float) -> float:
     return raw
 
 
-@njit
+@part
 def _binary_gradient(kind: int, a: float, b: float, y: float, raw: float) -> float:
     """Of labels that are 0 and 1."""
     side = y * 2.0 - 1.0
@@ -215,7 +224,7 @@ def _binary_gradient(kind: int, a: float, b: float, y: float, raw: float) -> flo
     return side * (_sigmoid(a * (side * raw) + b) - 1.0)
 
 
-@njit
+@part
 def _gradient(kind: int, options: np.ndarray, y: float, raw: float) -> float:
     a, b = options[LOSS_OPTIONS], options[LOSS_OPTIONS + 1]
     if kind <= FOCAL:
@@ -241,7 +250,7 @@ def _gradient(kind: int, options: np.ndarray, y: float, raw: float) -> float:
     return _exp(raw) - y
 
 
-@njit
+@part
 def _corrected(kind: int, options: np.ndarray, at: int, rate: float, steps: float) -> float:
     """The learning rate of one step, with the bias of its averages taken out."""
     if kind == ADAM or (kind == AMS_GRAD and options[at + 3] != 0.0):
@@ -252,7 +261,7 @@ def _corrected(kind: int, options: np.ndarray, at: int, rate: float, steps: floa
     return rate
 
 
-@njit
+@part
 def _adam(
     kind: int, w: float, g: float, g2: float, own: np.ndarray,
     rate: float, steps: float, options: np.ndarray, at: int,
@@ -281,7 +290,7 @@ def _adam(
     return w - rate * m / (v**half + eps)
 
 
-@njit
+@part
 def _stepped(
     kind: int, w: float, g: float, own: np.ndarray,
     rate: float, steps: float, options: np.ndarray, at: int, by_power: int,
@@ -388,7 +397,7 @@ def linear(
                 _cut(table[slots[begin + q]], numbers[PENALTIES])
 
 
-@njit
+@part
 def _cut(own: np.ndarray, most: float) -> None:
     """The cumulative L1 penalty of one weight."""
     before = own[WEIGHT]
@@ -406,7 +415,7 @@ def _cut(own: np.ndarray, most: float) -> None:
 # -- passive-aggressive models
 
 
-@njit
+@part
 def _dot(
     z: np.ndarray, slots: np.ndarray, begin: int, size: int, table: np.ndarray,
     seen: int, where: np.ndarray, careful: int,
@@ -471,7 +480,7 @@ def passive(
             loss = 1.0 - side * raw
         loss = max(loss, 0.0)
         norm = math.sqrt(np.dot(z[:size], z[:size])) ** two
-        if kinds[MODE] == 2:  # noqa: PLR2004 - river's number
+        if kinds[MODE] == 2:
             tau = loss / (norm + 0.5 / most)
         elif norm > 0.0:
             tau = loss / norm
@@ -492,7 +501,7 @@ def passive(
 # -- softmax regression
 
 
-@njit
+@part
 def _dot_by_rank(
     z: np.ndarray, slots: np.ndarray, begin: int, size: int, own: np.ndarray, filled: int,
     order: np.ndarray, careful: int,
@@ -520,7 +529,7 @@ def _dot_by_rank(
     return _found(total, lost)
 
 
-@njit
+@part
 def _shares(
     z: np.ndarray, slots: np.ndarray, begin: int, size: int, weights: np.ndarray,
     classes: np.ndarray, known: int, order: np.ndarray, careful: int, shares: np.ndarray,
@@ -599,9 +608,7 @@ def softmax(
                 if own[RANK] <= 0.0:
                     # FTRL leaves a weight out of river's dictionary as long as it is 0.
                     own[RANK] = -1.0
-                if own[RANK] < 0.0 and (
-                    optimizer != FTRL or abs(own[1]) > options[OPTIMIZERS + 2]
-                ):
+                if own[RANK] < 0.0 and (optimizer != FTRL or abs(own[1]) > options[OPTIMIZERS + 2]):
                     classes[label, 1] += 1.0
                     own[RANK] = classes[label, 1]
                 w = own[0]
@@ -615,7 +622,7 @@ def softmax(
 # -- factorization machines
 
 
-@njit
+@part
 def _interactions(
     z: np.ndarray, slots: np.ndarray, begin: int, size: int, latents: np.ndarray
 ) -> float:

@@ -14,7 +14,7 @@ from stream_update.learners.compiled.family import Family
 from stream_update.learners.compiled.glm import chances, truths
 from stream_update.learners.compiled.initial import Initial
 from stream_update.learners.compiled.optimizers import fill_optimizer, read_optimizer
-from stream_update.learners.compiled.rows import NOT_NUMBERS, Floats, Rows, floats
+from stream_update.learners.compiled.rows import Floats, Rows, floats
 
 __all__ = ["Machine"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,9 @@ class Softmax(Family):
         self._number(list(last.weights))
         for label, weights in last.weights.items():
             own, one = self._weights[self._labels[label]], self._classes[self._labels[label]]
-            one[STEPS] = read_optimizer(last.optimizers[label], names, own[: len(names), 1 : k.RANK])
+            one[STEPS] = read_optimizer(
+                last.optimizers[label], names, own[: len(names), 1 : k.RANK]
+            )
             one[FILLED] = len(weights)
             for name in kept_names(last.optimizers[label]):
                 own[places[name], k.RANK] = -1.0
@@ -99,7 +101,7 @@ class Softmax(Family):
         self._classes[:, SHARE] = [share.get(label, 1.0) for label in self._labels]
 
     def _met_more(self) -> bool:
-        return super()._met_more() or len(self._labels) > self._numbers[k.INTERCEPT]
+        return super()._met_more() or len(self._labels) > int(self._numbers[k.INTERCEPT])
 
     def _forget(self, mark: Any) -> None:
         super()._forget(mark)
@@ -121,8 +123,10 @@ class Softmax(Family):
 
     def _answers(self, said: _Said, count: int) -> Predictions:
         labels = list(self._labels)
-        shares = [
+        shares: list[Mapping[Any, float]] = [
             dict(zip(labels[:known], row, strict=False))
             for row, known in zip(said.shares[:count].tolist(), said.known.tolist(), strict=False)
         ]
-        return Predictions([max(one, key=one.__getitem__) if one else None for one in shares], shares)
+        return Predictions(
+            [max(one, key=one.__getitem__) if one else None for one in shares], shares
+        )

@@ -36,13 +36,12 @@ def fill_optimizer(
     optimizer.n_iterations = steps
     for number, attribute in enumerate(KEPT[type(optimizer)]):
         kept = dict(zip(names, columns[:, number].tolist(), strict=True))
-        lazy = type(optimizer) in VECTORS
-        if lazy and not steps:
-            value = None
-        elif lazy and vectors:
-            value = utils.VectorDict(kept)
-        else:
-            value = collections.defaultdict(float, kept)
+        value: Any = collections.defaultdict(float, kept)
+        if type(optimizer) in VECTORS:
+            if not steps:
+                value = None
+            elif vectors:
+                value = utils.VectorDict(kept)
         setattr(optimizer, attribute, value)
 
 

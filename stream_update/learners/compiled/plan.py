@@ -94,9 +94,7 @@ def planned(model: Any) -> Plan:
             "a FeatureHasher, then one scaler, each of which may be left out, then a model",
         )
     if type(last) not in MODELS:
-        raise _refused(
-            f"step {name!r} is a {type(last).__name__}", f"models: {_names(MODELS)}"
-        )
+        raise _refused(f"step {name!r} is a {type(last).__name__}", f"models: {_names(MODELS)}")
     parts = Plan(hasher, scaler, name, kinds, options)
     if type(last) in GLMS:
         _linear(parts, last)
