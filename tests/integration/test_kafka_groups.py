@@ -130,7 +130,7 @@ def test_a_single_owner_gets_new_partitions(setting: Setting) -> None:
 def test_a_group_of_two_minds_is_a_configuration_error(setting: Setting) -> None:
     setting.joined()
     other = setting.member(single=True)
-    with pytest.raises(ConfigError, match="(?i)inconsistent_?group_?protocol") as error:
+    with pytest.raises(ConfigError, match=r"(?i)inconsistent_?group_?protocol") as error:
         until(lambda: other.poll(0.1).gained)
     assert "lanes" in error.value.hint
 
