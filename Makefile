@@ -44,6 +44,7 @@ bench: .venv/ready ## events a second, and what snapshots, restarts and rebalanc
 chaos: .venv/ready ## kill, freeze and rebalance trainers for a quarter of an hour, on both logs
 	$(BIN)/python -m tests.fault.chaos --log sqlite --kills 200 --events 100000 --learner tree
 	$(BIN)/python -m tests.fault.chaos --log kafka --kills 100 --events 100000
+	$(BIN)/python -m tests.fault.chaos --log kafka --client librdkafka --kills 40 --events 40000
 
 demo: .venv/ready ## a model learns, and a scorer follows it
 	$(BIN)/stream-update demo

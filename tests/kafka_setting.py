@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -31,9 +31,7 @@ def until(holds: Callable[[], object]) -> None:
 class Setting:
     """A log with a source of three partitions, an output topic, and a group, all its own."""
 
-    def __init__(
-        self, bootstrap: str, client: str = "kafka-python", **options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, bootstrap: str, client: str = "kafka-python", **options: Any) -> None:
         self.bootstrap = bootstrap
         self.client = client
         tag = uuid.uuid4().hex[:8]
@@ -46,7 +44,7 @@ class Setting:
         for closing in reversed(self._open):
             closing.close()
 
-    def another_log(self, *, by: str = "", **options: Mapping[str, Any]) -> KafkaLog:
+    def another_log(self, *, by: str = "", **options: Any) -> KafkaLog:
         """One with other options, or by another client."""
         kind: type[Any] = KafkaLog
         if (by or self.client) == "librdkafka":

@@ -11,12 +11,11 @@ import pytest
 
 pytest.importorskip("confluent_kafka")
 
-from stream_update.errors import ConfigError, Doubt, Fatal, Refused, Transient
+from stream_update.errors import ConfigError, Doubt, Fatal, Refused, Transient, Unreadable
 from stream_update.events import Committed, Record, TopicPartition, TopicSpec
 from stream_update.log.librdkafka import LibrdkafkaLog
-from stream_update.log.librdkafka.unfenced import UnfencedPublisher
 from stream_update.log.watchdog import Call
-from tests.broker import Broker
+from tests.broker import Broker, Unavailable
 from tests.kafka_setting import Crowd, Setting, until
 
 CLIENT = "librdkafka"
@@ -99,19 +98,17 @@ def test_a_refused_record_is_named_and_the_appender_goes_on(setting: Setting) ->
 
 
 def test_at_least_once(setting: Setting) -> None:
-    publisher = setting.log.publisher(setting.group, [setting.output], delivery="at-least-once")
-    assert isinstance(publisher, UnfencedPublisher)
-    with publisher:
+    with setting.log.publisher(setting.group, delivery="at-least-once") as publisher:
         member, record = setting.joined(), Record(setting.output, b"x")
         for number in range(1, 4):
             at = {0: Committed(number, "a note")}
-            (offset,) = publisher.publish([record], at, member)  # type: ignore[arg-type]
+            (offset,) = publisher.publish([record], at, member)
             assert offset == number - 1, "a transaction would have left a marker in between"
             assert member.committed([0]) == at
         publication = publisher.begin(
             [record],
             {0: Committed(9)},
-            member,  # type: ignore[arg-type]
+            member,
         )
         until(publication.done)
         setting.evict(member)
@@ -185,21 +182,70 @@ def test_options_that_the_broker_refuses_are_a_configuration_error(setting: Sett
     assert "group.min.session.timeout.ms" in error.value.hint
 
 
-# -- a broker that stands still
+# -- a broker that stands still, or has a damaged disk
+
+
+@pytest.fixture(scope="module")
+def own_broker(pytestconfig: pytest.Config) -> Iterator[Broker]:
+    try:
+        with Broker() as broker:
+            yield broker
+    except Unavailable as error:
+        pytest.skip(f"no Kafka broker: {error}")
 
 
 @pytest.fixture
-def frozen_soon(private_broker: Broker) -> Iterator[Setting]:
-    made = Setting(private_broker.bootstrap, CLIENT, producer=IMPATIENT)
+def frozen_soon(own_broker: Broker) -> Iterator[Setting]:
+    made = Setting(own_broker.bootstrap, CLIENT, producer=IMPATIENT)
     yield made
-    private_broker.thaw()
+    own_broker.thaw()
     made.close()
 
 
 @pytest.mark.fault
+@pytest.mark.kafka
+@pytest.mark.xdist_group("librdkafka-broker")
+def test_a_damaged_batch_is_told_once_and_left_behind(own_broker: Broker) -> None:
+    setting = Setting(own_broker.bootstrap, CLIENT, producer={"linger_ms": 2_000})
+    with contextlib.closing(setting):
+        for number in range(4):
+            with setting.log.appender() as appender:
+                appender.append(
+                    Record(setting.source, b"%d" % i, b"<%d>" % number, 0) for i in range(50)
+                )
+        (segment,) = own_broker.folder.rglob(f"{setting.source}-0/*.log")
+        with segment.open("r+b") as file:
+            at = file.read().index(b"<2>")
+            file.seek(at)
+            file.write(b"!")
+        reader, where = setting.reader(), TopicPartition(setting.source, 0)
+        reader.seek({where: 20})
+        read: list[int] = []
+        told: list[Unreadable] = []
+        positions: list[int] = []
+
+        def at_end() -> bool:
+            try:
+                for batch in reader.poll(0.1):
+                    read.extend(batch.offsets)
+            except Unreadable as damage:
+                told.append(damage)
+                positions.append(reader.position(where))
+            return reader.position(where) == 200
+
+        until(at_end)
+        assert read == [*range(20, 100), *range(150, 200)]
+        assert [(one.wanted, one.first) for one in told] == [(100, 150)]
+        assert positions == [150]
+        assert "CRC32C" in str(told[0])
+
+
+@pytest.mark.fault
+@pytest.mark.kafka
+@pytest.mark.xdist_group("librdkafka-broker")
 @pytest.mark.slow
 def test_a_frozen_broker_brings_doubt_and_not_a_hang(
-    private_broker: Broker, frozen_soon: Setting, monkeypatch: pytest.MonkeyPatch
+    own_broker: Broker, frozen_soon: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = frozen_soon
     member, publisher = setting.joined(), setting.publisher()
@@ -208,7 +254,7 @@ def test_a_frozen_broker_brings_doubt_and_not_a_hang(
 
     def stepping(call: Any, name: str, limit_s: float) -> None:
         if name == "commit_transaction":
-            private_broker.freeze()
+            own_broker.freeze()
         original(call, name, limit_s)
 
     monkeypatch.setattr(Call, "step", stepping)
@@ -216,7 +262,7 @@ def test_a_frozen_broker_brings_doubt_and_not_a_hang(
         publisher.publish([Record(setting.output, b"b")], {0: Committed(2)}, member)
     with pytest.raises(Doubt):
         publisher.publish([Record(setting.output, b"c")], {0: Committed(3)}, member)
-    private_broker.thaw()
+    own_broker.thaw()
     # The log knows: all of the checkpoint is there, or nothing.
     fresh = setting.member(setting.another_log())
     now: dict[int, Committed | None] = {}
@@ -229,7 +275,7 @@ def test_a_frozen_broker_brings_doubt_and_not_a_hang(
     until(answered)
     assert now[0] is not None
     assert [*setting.outputs().values()] == [b"a", b"b"][: now[0].offset]
-    private_broker.freeze()
+    own_broker.freeze()
     started = time.monotonic()
     for closing in (publisher, member, fresh, setting.log):
         closing.close()

@@ -179,5 +179,5 @@ def _check_strategy(chosen: str) -> None:
         if one not in STRATEGIES:
             raise ConfigError(
                 f'partition_assignment_strategy: {one!r} cannot be used with client = "librdkafka"',
-                hint=f"one of {', '.join(STRATEGIES)}; roundrobin is what lanes = \"single\" uses",
+                hint=f'one of {", ".join(STRATEGIES)}; roundrobin is what lanes = "single" uses',
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,7 +16,10 @@ from stream_update.log.librdkafka.asking import MISSING, Asking, topic_id
 from stream_update.log.librdkafka.batch import MessagesBatch
 from stream_update.log.librdkafka.refusals import FENCED, NEEDS_A_PERSON, cause, translated
 
-__all__ = ["Fetching"]
+__all__ = ["Behind", "Fetching"]
+
+Behind = Callable[[TopicPartition, int], int | None]
+"""Where it goes on behind a damaged batch that holds this offset; None if it is good."""
 
 MISSING_S = 15.0
 """How long a topic may be missing before it counts as deleted."""
@@ -47,14 +50,15 @@ class Fetching:
     client says that the partition ends for now.
     """
 
-    def __init__(self, consumer: Any, asking: Asking, look_s: float) -> None:
+    def __init__(self, consumer: Any, asking: Asking, behind: Behind, look_s: float) -> None:
         self.consumer = consumer
+        self._behind = behind
         self._asking = asking
         self._look_s = look_s
         self._next: dict[TopicPartition, int] = {}
         self._rest: list[Any] = []
         self._failure: StreamUpdateError | None = None
-        self._damaged: dict[TopicPartition, tuple[int, str]] = {}
+        self._stopped: set[TopicPartition] = set()
         self._topics: dict[str, _Watched] = {}
 
     def close(self) -> None:
@@ -91,16 +95,21 @@ class Fetching:
     def rest(self, where: Iterable[TopicPartition]) -> None:
         """Let partitions no longer flow; nothing fetched from them arrives any more."""
         ending = [one for one in where if one in self._next]
-        if not ending:
-            return
-        try:
-            self.consumer.incremental_unassign([VendorPartition(*one) for one in ending])
-        except KafkaException as error:
-            raise translated(error, "ending to read") from error
+        self._stop([one for one in ending if one not in self._stopped])
         for one in ending:
             del self._next[one]
-            self._damaged.pop(one, None)
-        self._rest = [message for message in self._rest if _where(message) in self._next]
+            self._stopped.discard(one)
+
+    def _stop(self, where: list[TopicPartition]) -> None:
+        """Nothing of these arrives from now on; where they stand is still known."""
+        if not where:
+            return
+        try:
+            self.consumer.incremental_unassign([VendorPartition(*one) for one in where])
+        except KafkaException as error:
+            raise translated(error, "ending to read") from error
+        self._stopped.update(where)
+        self._rest = [message for message in self._rest if _where(message) not in self._stopped]
 
     # -- reading
 
@@ -119,7 +128,7 @@ class Fetching:
     def _raise(self) -> None:
         failure, self._failure = self._failure, None
         if isinstance(failure, _Damage):
-            self._next[failure.where] = failure.first
+            self.flow({failure.where: failure.first})
         if failure is not None:
             raise failure
 
@@ -142,27 +151,30 @@ class Fetching:
         failure: StreamUpdateError | None = None
         if len(messages) > max_records:
             messages, self._rest = messages[:max_records], messages[max_records:]
-        if self._damaged or any(map(_error, messages)):
+        if any(map(_error, messages)):
             good: list[Any] = []
             ends: dict[TopicPartition, int] = {}
+            void: set[TopicPartition] = set()
             for number, message in enumerate(messages):
                 where = _where(message)
-                if where in self._damaged:
-                    failure = self._behind(where, message)
-                    if failure is not None:
-                        # It is looked at again, as the first behind the damage.
-                        self._rest = messages[number:] + self._rest
-                        break
-                    continue
                 error = message.error()
+                if where in void:
+                    continue
                 if error is None:
                     good.append(message)
                 elif error.code() == END:
                     ends[where] = message.offset()
                 else:
-                    failure = self._meant(where, message, error)
+                    # What is meant, is meant of what comes behind the good ones.
+                    for last in (one for one in reversed(good) if _where(one) == where):
+                        self._next[where] = last.offset() + 1
+                        break
+                    failure = self._meant(where, error)
+                    if error.code() in GAPS | DAMAGED:
+                        void.add(where)  # it is read anew, if at all
                     if failure is not None:
-                        self._rest = messages[number + 1 :] + self._rest
+                        left = messages[number + 1 :] + self._rest
+                        self._rest = [one for one in left if _where(one) not in void]
                         break
             batches = self._batches(good)
             for where, offset in ends.items():
@@ -206,17 +218,13 @@ class Fetching:
 
     # -- what stops it
 
-    def _meant(
-        self, where: TopicPartition, message: Any, error: KafkaError
-    ) -> StreamUpdateError | None:
+    def _meant(self, where: TopicPartition, error: KafkaError) -> StreamUpdateError | None:
         """What an error among the messages means for who reads; None: nothing."""
         code = error.code()
         if code in GAPS:
             return self._gap(where, error)
         if code in DAMAGED:
-            if where in self._next:
-                self._damaged[where] = (max(message.offset(), self._next[where]), error.str())
-            return None
+            return self._damage(where, error) if where in self._next else None
         if code in GONE:
             self.look_now()
             return None
@@ -224,22 +232,27 @@ class Fetching:
             return translated(error, "polling")
         return None  # the client tries again by itself
 
-    def _behind(self, where: TopicPartition, message: Any) -> StreamUpdateError | None:
-        """The damage, when what comes behind it says where it ends."""
-        first, said = self._damaged[where]
-        error = message.error()
-        if error is not None and error.code() != END:
+    def _damage(self, where: TopicPartition, error: KafkaError) -> StreamUpdateError | None:
+        """After a batch that is damaged the client does not find its way to the next one."""
+        self._stop([where])
+        first = self._next[where]
+        try:
+            after = self._behind(where, first)
+        except StreamUpdateError as second:
+            self.flow({where: first})
+            return second
+        if after is None:
+            self.flow({where: first})
             return None
-        after = message.offset()
-        if after <= first:
-            return None
-        del self._damaged[where]
-        return _Damage(where, first, after, said)
+        return _Damage(where, first, after, error.str())
 
     def _gap(self, where: TopicPartition, error: KafkaError) -> StreamUpdateError | None:
         wanted = self._next.get(where)
         if wanted is None:
             return None
+        # The client has given it up; from here it goes on if there is nothing to be told, and
+        # it is told again if there is and nobody changes the position.
+        self.flow({where: wanted})
         try:
             first = self._asking.first_offsets([where])[where]
             end = self._asking.end_offsets([where])[where]
@@ -250,7 +263,6 @@ class Fetching:
             return gone
         if first <= wanted <= end:
             # A broker that started again, or a leader that had not caught up.
-            self.flow({where: wanted})
             return None
         message = f"{_name(where)} has no offset {wanted}: it holds {first} to {end}"
         if wanted < first:

@@ -10,8 +10,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import NewPartitions, NewTopic
 
-from stream_update.errors import ConfigError, Transient
-from stream_update.events import Committed, TopicInfo, TopicSpec
+from stream_update.errors import ConfigError, Transient, Unreadable
+from stream_update.events import Committed, TopicInfo, TopicPartition, TopicSpec
+from stream_update.log.kafka import KafkaLog
 from stream_update.log.kafka.janitor import Janitor
 from stream_update.log.librdkafka.appender import LibrdkafkaAppender
 from stream_update.log.librdkafka.asking import ANSWER_S, PAUSE_S, Asking
@@ -52,6 +53,7 @@ class LibrdkafkaLog(Closing):
         producer: Mapping[str, Any] | None = None,
     ) -> None:
         self.url = url
+        self._given = {"client": client, "consumer": consumer, "producer": producer}
         self._connect = Connect(url, client or {}, consumer or {}, producer or {})
         self._asking = Asking(self._connect.admin, url)
         self._lock = threading.Lock()
@@ -136,7 +138,7 @@ class LibrdkafkaLog(Closing):
     def reader(self) -> LibrdkafkaReader:
         # Readers restore: they seek often, and a seek waits for the fetch under way.
         consumer = self._connect.reader(READER_GROUP, **{"fetch.wait.max.ms": READER_WAIT_MS})
-        return LibrdkafkaReader(consumer, self._asking, self._janitor, self._connect.look_s)
+        return LibrdkafkaReader(self._fetching(consumer), self._asking, self._janitor)
 
     def member(self, group_id: str, topic: str, *, single: bool = False) -> LibrdkafkaMember:
         if single and self._connect.chose_strategy():
@@ -153,7 +155,7 @@ class LibrdkafkaLog(Closing):
         reading = self._connect.reader(group_id)
         return LibrdkafkaMember(
             join,
-            Fetching(reading, self._asking, self._connect.look_s),
+            self._fetching(reading),
             group_id,
             found,
             eager=single or self._connect.is_eager(),
@@ -185,6 +187,22 @@ class LibrdkafkaLog(Closing):
 
     def appender(self) -> LibrdkafkaAppender:
         return LibrdkafkaAppender(self._connect, self._spread())
+
+    def _fetching(self, consumer: Any) -> Fetching:
+        return Fetching(consumer, self._asking, self._behind, self._connect.look_s)
+
+    def _behind(self, where: TopicPartition, offset: int) -> int | None:
+        """Asked of the other client, which takes batches apart where it can be watched."""
+        deadline = time.monotonic() + ANSWER_S
+        with KafkaLog(self.url, **self._given) as other, other.reader() as reader:
+            reader.seek({where: offset})
+            while time.monotonic() < deadline:
+                try:
+                    if reader.poll(PAUSE_S, 1):
+                        return None
+                except Unreadable as damage:
+                    return damage.first
+        raise Transient(f"{where.topic}[{where.partition}] at offset {offset} cannot be looked at")
 
     def _spread(self) -> Spread:
         return Spread(self._asking.describe, self._connect.options.max_request_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from confluent_kafka.admin import OffsetSpec
 
@@ -21,8 +20,8 @@ __all__ = ["LibrdkafkaReader"]
 class LibrdkafkaReader(Closing):
     """Reads outside any group; see :class:`stream_update.protocols.Reader`."""
 
-    def __init__(self, consumer: Any, asking: Asking, janitor: Janitor, look_s: float) -> None:
-        self._fetching = Fetching(consumer, asking, look_s)
+    def __init__(self, fetching: Fetching, asking: Asking, janitor: Janitor) -> None:
+        self._fetching = fetching
         self._asking = asking
         self._janitor = janitor
         self._unmoved: dict[tuple[str, TopicPartition], tuple[int, float]] = {}
