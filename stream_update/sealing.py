@@ -77,7 +77,7 @@ class Sealing(Protocol):
         ...
 
     def cost_s(self) -> float:
-        """Seconds of work that it took, wherever."""
+        """Seconds of the processor that it took, wherever."""
         ...
 
     def cancel(self) -> None:
@@ -103,12 +103,12 @@ class Sealer:
                 return _Copied(self, dump, finish)
             except OSError:
                 self.give_up_copies()
-        began = time.perf_counter()
+        began = time.thread_time()
         packed = pack(dump())
         self.size = len(packed)
         if self.size >= THREAD_BYTES:
-            return _Threaded(packed, finish, time.perf_counter() - began)
-        return _Ready(finish(packed), time.perf_counter() - began)
+            return _Threaded(packed, finish, time.thread_time() - began)
+        return _Ready(finish(packed), time.thread_time() - began)
 
     def give_up_copies(self) -> None:
         """Write the state down in this process from now on."""
@@ -146,12 +146,12 @@ class _Threaded:
         self._thread.start()
 
     def _run(self) -> None:
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             self._sealed = self._finish(self._get())
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             self._error = error
-        self._cost_s += time.perf_counter() - began
+        self._cost_s += time.thread_time() - began
 
     def _get(self) -> bytes:
         return self._packed
@@ -254,9 +254,9 @@ def _write_down(dump: Callable[[], Tree], pipe: int) -> NoReturn:
         _close_all_but(pipe)
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:  # noqa: PTH123
             score.write(FIRST_TO_DIE)
-        began = time.perf_counter()
+        began = time.thread_time()
         packed = pack(dump())
-        head = HEAD.pack(time.perf_counter() - began, len(packed))
+        head = HEAD.pack(time.thread_time() - began, len(packed))
         for part in (head, packed):
             left = memoryview(part)
             while left:

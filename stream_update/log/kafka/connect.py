@@ -17,6 +17,7 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.net.compat import KafkaNetClient
 
 from stream_update.errors import ConfigError, Transient
+from stream_update.log.kafka.parsing import install
 from stream_update.log.kafka.refusals import translated
 
 __all__ = ["Connect", "bootstrap_servers"]
@@ -223,7 +224,9 @@ class Connect:
         }
         if "group_id" not in own:
             options.pop("group_instance_id", None)  # the client takes it in a group only
-        return self._reach(KafkaConsumer, options)
+        consumer = self._reach(KafkaConsumer, options)
+        install(consumer)
+        return consumer
 
     def producer(self, **own: Any) -> KafkaProducer:
         return self._reach(
