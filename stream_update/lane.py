@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from stream_update.answers import joined
 from stream_update.errors import BadEvent, CorruptSnapshot, LearnerFailed, StreamUpdateError
 from stream_update.events import (
     Alarm,
@@ -187,7 +188,9 @@ class Lane:
                 raise PoisonEvent(
                     block.partition, block.offsets[stop], failure.cause
                 ) from failure.cause
-            self._observe(self._plain, _outcomes(block, start, stop, predictions), effects)
+            outcomes = _outcomes(block, start, stop, predictions)
+            self._observe(self._plain, outcomes, effects)
+            self._tap(outcomes)
             self.learned += stop - start
             if failure is not None:
                 effects.dead_letters.append(_letter(block, stop, failure))
@@ -195,22 +198,35 @@ class Lane:
             start = stop
 
     def _feed_one_by_one(self, block: Block, effects: Effects) -> None:
-        """A monitor may tell the learner something before it learns the next event."""
+        """A monitor may tell the learner something before it learns the next event.
+
+        The others observe all of them at the end, which is as good and takes less.
+        """
+        answers: list[Predictions] = []
+        unusable: list[int] = []
         for index, (features, label) in enumerate(zip(block.features, block.labels, strict=True)):
             try:
                 predictions = self.learner.predict([features])
             except LearnerFailed as failure:
                 effects.dead_letters.append(_letter(block, index, failure))
+                unusable.append(index)
                 continue
-            outcome = _outcomes(block, index, index + 1, predictions)
-            self._observe(self.monitors, outcome, effects)
+            answers.append(predictions)
+            self._observe(self._reactive, _outcomes(block, index, index + 1, predictions), effects)
             try:
                 self.learner.learn([features], [label])
             except LearnerFailed as failure:
                 raise PoisonEvent(
                     block.partition, block.offsets[index], failure.cause
                 ) from failure.cause
-            self.learned += 1
+        if unusable:
+            dropped = set(unusable)
+            block = _chosen(block, [i for i in range(len(block.offsets)) if i not in dropped])
+        for start, stop in _segments([answer.probabilities is None for answer in answers]):
+            outcomes = _outcomes(block, start, stop, joined(answers[start:stop]))
+            self._observe(self._plain, outcomes, effects)
+            self._tap(outcomes)
+        self.learned += len(answers)
 
     def _feed_batches(self, block: Block, effects: Effects) -> None:
         """Mini-batches are cut by count; what is left over waits for the next block."""
@@ -218,6 +234,10 @@ class Lane:
         while start < total:
             waiting = self._waiting
             stop = min(total, start + self.learner.batch - len(waiting.offsets))
+            if stop - start == self.learner.batch:
+                self._learn_whole(block, start, stop, effects)
+                start = stop
+                continue
             waiting.partitions.extend([block.partition] * (stop - start))
             waiting.offsets.extend(block.offsets[start:stop])
             waiting.features.extend(block.features[start:stop])
@@ -226,6 +246,20 @@ class Lane:
             if len(waiting.offsets) == self.learner.batch:
                 self._learn_batch(effects)
             start = stop
+
+    def _learn_whole(self, block: Block, start: int, stop: int, effects: Effects) -> None:
+        """A mini-batch that lies within one block, so nothing of it has to wait."""
+        features = block.features[start:stop]
+        try:
+            outcomes = _outcomes(block, start, stop, self.learner.predict(features))
+            self._observe(self.monitors, outcomes, effects)
+            self._tap(outcomes)
+            self.learner.learn(features, block.labels[start:stop])
+        except LearnerFailed as failure:
+            raise PoisonEvent(
+                block.partition, block.offsets[start + failure.index], failure.cause
+            ) from failure.cause
+        self.learned += stop - start
 
     def _learn_batch(self, effects: Effects) -> None:
         waiting, self._waiting = self._waiting, _Waiting([], [], [], [], [])
@@ -240,6 +274,7 @@ class Lane:
                     waiting.times[start:stop].__getitem__,
                 )
                 self._observe(self.monitors, outcomes, effects)
+                self._tap(outcomes)
             self.learner.learn(waiting.features, waiting.labels)
         except LearnerFailed as failure:
             raise PoisonEvent(
@@ -256,8 +291,11 @@ class Lane:
                     self.learner.react(alarm.signal)
                 if alarm.kind != "warning":
                     effects.alarms.append(alarm)
-        for tap in self.taps:
-            tap(outcomes)
+
+    def _tap(self, outcomes: Outcomes) -> None:
+        if outcomes.offsets:
+            for tap in self.taps:
+                tap(outcomes)
 
     def _without_poison(self, block: Block, effects: Effects) -> Block:
         others = block.without_labels
@@ -407,10 +445,10 @@ def _cut(predictions: Predictions, start: int, stop: int) -> Predictions:
     )
 
 
-def _segments(partitions: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """Stretches of equal partitions, as (start, stop)."""
+def _segments(column: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Stretches of equal values, as (start, stop)."""
     start = 0
-    for index in range(1, len(partitions) + 1):
-        if index == len(partitions) or partitions[index] != partitions[start]:
+    for index in range(1, len(column) + 1):
+        if index == len(column) or column[index] != column[start]:
             yield start, index
             start = index

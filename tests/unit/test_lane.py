@@ -289,3 +289,27 @@ def test_who_does_not_ask_is_given_nothing_without_a_label() -> None:
         assert (one.learned, one.unlabelled) == (1, 2)
         assert "waiting_unlabelled" not in one.freeze()
         assert learner.steps == 1
+
+
+class Unsure(Sums):
+    """Gives probabilities from its third answer on."""
+
+    def predict(self, features: Sequence[dict[str, Any]]) -> Predictions:
+        values = super().predict(features).values
+        return Predictions(values, [{v: 1.0} for v in values] if self.steps > 1 else None)
+
+
+def test_what_reacts_sees_each_event_and_the_others_the_same_events_at_once() -> None:
+    reacting, watching = Notes(every=4), Notes()
+    lane = Lane(Unsure(), [reacting, watching], {0: 0})
+    told: list[tuple[int, bool]] = []
+    lane.taps.append(lambda o: told.append((len(o.offsets), o.predictions.probabilities is None)))
+
+    effects = lane.feed(block(0, [1, 2, 3, 4, 5, 6], bad={1: "predict"}))
+
+    assert watching.seen == reacting.seen
+    assert [(row[1], row[3]) for row in reacting.seen] == [(0, 0), (2, 1), (3, 4), (4, 8), (5, 5)]
+    assert told == [(2, True), (3, False)]
+    assert [letter.offset for letter in effects.dead_letters] == [1]
+    assert [alarm.offset for alarm in effects.alarms] == [4]
+    assert (lane.learned, lane.rejected) == (5, 1)
