@@ -163,11 +163,11 @@ class RiverLearner:
                 if self._task == "multilabel":
                     chances = self._says != "values"
                     answer = answering(self._kind, self._calls, probabilities=chances)
-                    for index, x in events:
+                    for index, x, y in events:  # noqa: B007 - for the failure
                         value, said = answer(x)
                         probabilities.append(said)
                         values.append(value)
-                        learn(x, labels[index])
+                        learn(x, y)
                     return Predictions(values, probabilities if chances else None)
                 if ask is None or self._says == "values":
                     for index, x, y in events:  # noqa: B007 - for the failure

@@ -153,7 +153,7 @@ def test_a_new_class_leaves_old_weights_and_moments_as_they_are(optimizer: str) 
         assert torch.equal(grown[name][: len(part)] if part.ndim else grown[name], part)
     # The answers for the old classes stay what they were.
     labels = [{**label, "new": True} for label in labels]
-    learner._targets.admit(labels)
+    learner._intake.targets.admit(labels)
     for row, chances in enumerate(learner.predict(events[:5]).probabilities or []):
         assert chances == {**(answers.probabilities or [])[row], "new": 0.5}
 
