@@ -11,7 +11,7 @@ from river import compose, datasets, facto, linear_model, optim, preprocessing
 from stream_update.events import Features, Predictions
 from tests.programs import elec2
 
-__all__ = ["CASES", "OPTIMIZERS", "Case", "numbers", "stream"]
+__all__ = ["CASES", "OPTIMIZERS", "Case", "numbers", "of", "piped", "stream"]
 
 Make = Callable[[], Any]
 

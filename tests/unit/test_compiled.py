@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from stream_update.events import Predictions
 from stream_update.learners.compiled import CompiledLearner
 from stream_update.learners.river import RiverLearner
 from stream_update.testing import check_learner
-from tests.linear import CASES, Case, numbers, stream
+from tests.linear import CASES, Case, numbers, piped, stream
 
 pytest.importorskip("numba")
 
@@ -230,6 +231,26 @@ def test_texts_are_features_of_a_machine() -> None:
     ys = [rng.random() for _ in xs]
     same(compiled.predict_then_learn(xs, ys), river.predict_then_learn(xs, ys))
     assert list(compiled.model.weights)[:2] == list(river.model.weights)[:2]
+
+
+@pytest.mark.parametrize("buckets", [7, 4096])
+def test_hashed_events(buckets: int) -> None:
+    """Alike for a time, then with a name more, with texts, and with names that change."""
+    hasher = partial(preprocessing.FeatureHasher, buckets, seed=2)
+    make = piped(hasher, linear_model.PAClassifier)
+    river, compiled = both(make, "binary")
+    xs, ys = stream("Phishing", 120)
+    for place, x in enumerate(xs):
+        if place >= 30:
+            x["more"] = place % 2 == 0
+        if place >= 60:
+            x["shop"] = "abc"[place % 3]
+        if place >= 90:
+            x[f"item {place}"] = 0.5
+    for start in range(0, 120, 30):
+        some, truth = xs[start : start + 30], ys[start : start + 30]
+        same(compiled.predict_then_learn(some, truth), river.predict_then_learn(some, truth))
+    assert compiled.model.steps["PAClassifier"].weights == river.model.steps["PAClassifier"].weights
 
 
 def test_what_river_can_learn_is_learned() -> None:

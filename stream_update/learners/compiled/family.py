@@ -10,6 +10,7 @@ import numpy as np
 from stream_update.errors import ConfigError
 from stream_update.events import Features, Predictions
 from stream_update.learners.compiled import kernels as k
+from stream_update.learners.compiled.hashing import Hashing
 from stream_update.learners.compiled.initial import Initial
 from stream_update.learners.compiled.plan import Plan
 from stream_update.learners.compiled.rows import Floats, Rows, Slots
@@ -44,7 +45,7 @@ class Family:
         self._model = model
         self._plan = plan
         self._last: Any = plan.step(model, plan.last)
-        self._hasher = plan.step(model, plan.hasher) if plan.hasher else None
+        self._hashing = Hashing(plan.step(model, plan.hasher)) if plan.hasher else None
         self._scaler = plan.step(model, plan.scaler) if plan.scaler else None
         self._numbers = np.zeros(k.NUMBERS)
         self._progress = np.zeros(2, np.int64)
@@ -118,7 +119,7 @@ class Family:
         said: Any = None
         try:
             targets = self._targets(labels) if mode != k.PREDICT else np.empty(0)
-            rows = self._slots.rows(self._plain(features))
+            rows = self._rows(features)
             said = self._room(len(features))
             try:
                 self._loop(rows, targets, mode, said)
@@ -132,11 +133,18 @@ class Family:
                 self._forget(mark)
         return self._answers(said, 0 if mode == k.LEARN else len(features))
 
+    def _rows(self, features: Sequence[Features]) -> Rows:
+        if self._hashing is None:
+            return self._slots.rows(self._plain(features))
+        found = self._hashing.alike(features)
+        if found is None:
+            return self._slots.rows(self._hashing.events(features))
+        numbers, values = found
+        return self._slots.alike(numbers, len(features), values)
+
     def _plain(self, features: Sequence[Features]) -> Sequence[Features]:
-        """The events as the scaler gets them."""
-        if self._hasher is None:
-            return features
-        return [self._hasher.transform_one(event) for event in features]
+        """The events as the scaler gets them, where there is no hasher."""
+        return features
 
     def _grow(self, count: int) -> None:
         self._widen(count)

@@ -73,7 +73,6 @@ class Machine(Family):
 
     def _plain(self, features: Sequence[Features]) -> Sequence[Features]:
         """A text is a feature of its own, as in river."""
-        features = super()._plain(features)
         if self._scaler is not None:
             return features
         kinds = set(map(type, itertools.chain.from_iterable(map(dict.values, features))))

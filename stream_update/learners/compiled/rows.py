@@ -78,19 +78,18 @@ class Slots:
         names = list(chain.from_iterable(features))
         values = floats(chain.from_iterable(map(dict.values, features)), len(names))
         # A name occurs once in an event, so this holds only if all events have these names.
-        if count and names == self._same(features[0]) * count:
-            return Rows(*_alike(count, len(self._order)), self._alike, values)
+        if count and names == (alike := list(features[0])) * count:
+            return self.alike(alike, count, values)
         length = np.fromiter(map(len, features), np.int64, count)
         place = length.cumsum() - length
         return Rows(place, place, length, self._of(names), values)
 
-    def _same(self, event: Features) -> list[Any]:
-        """The names of an event; their slots are at hand then."""
-        names = list(event)
+    def alike(self, names: list[Any], count: int, values: Floats) -> Rows:
+        """So many events as rows that all have these names in this order."""
         if names != self._order:
             self._alike = self._of(names)
             self._order = names
-        return names
+        return Rows(*_alike(count, len(names)), self._alike, values)
 
     def _of(self, names: Sequence[Any]) -> Numbers:
         numbers = self._numbers
