@@ -28,6 +28,7 @@ from stream_update.snapshot import (
     seal,
 )
 from stream_update.wraps import Replay
+from tests.ratings import ratings
 from tests.streams import through_bytes
 
 EVENTS = [{"a": i % 7 - 3.0, "b": i % 5 * 0.25, "c": float(i % 3)} for i in range(128)]
@@ -240,3 +241,30 @@ def test_a_diverged_network_is_published_and_refused() -> None:
 def test_nothing_learned_yet() -> None:
     _, restored = served(torch_learner(), "torch", "bfloat16")
     assert restored.predict(EVENTS[:2]).values == [None, None]
+
+
+@pytest.mark.parametrize("module", ["mf", "gru"])
+def test_recommenders(module: str) -> None:
+    pytest.importorskip("safetensors")
+    pytest.importorskip("torch")
+    from stream_update.learners.recommender import Recommender  # noqa: PLC0415
+
+    events = ratings(320, 1)
+    labels = [event.pop("rating") for event in events]
+
+    def make() -> Any:
+        return Recommender("regression", module=module, batch=16, dim=6, hidden=8, seed=3)
+
+    learner = make()
+    for at in range(0, 320, 16):
+        learner.learn(events[at : at + 16], labels[at : at + 16])
+    expected = learner.predict(events).values
+    within: dict[Precision, float] = {"float32": 1e-6, "bfloat16": 0.1, "float16": 0.02}
+    for precision, apart in within.items():
+        tree = through_bytes(Recommender.for_serving(learner.dump(), precision))
+        restored: Any = plugins.restored("recommender", tree, "regression", where="here")
+        assert restored.predict(events).values == pytest.approx(expected, abs=apart)
+        user = str(events[-1]["user"])
+        assert len(restored.recommend(user, 5)) == len(learner.recommend(user, 5))
+        with pytest.raises((CorruptSnapshot, KeyError)):
+            make().load(tree)
