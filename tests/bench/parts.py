@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from river import compose, drift, linear_model, metrics, optim, preprocessing
 
 from stream_update.codecs import JsonCodec
 from stream_update.config import Config, load
@@ -31,8 +32,6 @@ from stream_update.monitors.prequential import Prequential
 from stream_update.protocols import Learner, Monitor
 from tests.bench.throughput import _event
 from tests.programs import configure
-
-from river import compose, drift, linear_model, metrics, optim, preprocessing  # isort: skip
 
 Way = Callable[[], object]
 
