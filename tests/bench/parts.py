@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from river import compose, drift, linear_model, metrics, optim, preprocessing
 
 from stream_update.codecs import JsonCodec
 from stream_update.config import Config, load
@@ -31,8 +32,6 @@ from stream_update.monitors.prequential import Prequential
 from stream_update.protocols import Learner, Monitor
 from tests.bench.throughput import _event
 from tests.programs import configure
-
-from river import compose, drift, linear_model, metrics, optim, preprocessing  # isort: skip
 
 Way = Callable[[], object]
 
@@ -105,6 +104,17 @@ class Ways:
         ]
         self._blocks = list(self._decoded())
         self._answered = list(map(self._outcomes, self._blocks))
+        # The learner says the same of every block, so one list of mappings stands for all.
+        said = Echo(block).predict([{}] * block).probabilities
+        mappings = list(said or ())
+        self._answered_by_mappings = [
+            outcomes._replace(
+                predictions=Predictions(
+                    outcomes.predictions.values, mappings[: len(outcomes.labels)]
+                )
+            )
+            for outcomes in self._answered
+        ]
 
     def _decoded(self) -> Iterator[Block]:
         codec = JsonCodec(self._config.source, "binary")
@@ -162,11 +172,7 @@ class Ways:
             learner.predict_then_learn(block.features, block.labels)
 
     def _observe(self, monitor: Monitor, *, mappings: bool = False) -> None:
-        for outcomes in self._answered:
-            if mappings:
-                said = outcomes.predictions
-                plain = Predictions(said.values, list(said.probabilities or ()))
-                outcomes = outcomes._replace(predictions=plain)  # noqa: PLW2901
+        for outcomes in self._answered_by_mappings if mappings else self._answered:
             monitor.observe(outcomes)
         monitor.report()
 
