@@ -172,6 +172,8 @@ class Joining:
 
 def message(offset: int, partition: int = 0, code: int | None = None) -> Message:
     error = None if code is None else KafkaError(code)
+    if not hasattr(Message, "set_error"):
+        pytest.skip("this release makes messages only itself")
     return Message(topic="t", partition=partition, offset=offset, value=b"v", error=error)
 
 
