@@ -70,7 +70,7 @@ class LabelSets:
         self,
         labels: Sequence[Mapping[Any, bool]],
         values: Sequence[Any],
-        scores: Sequence[float] | Floats | None,
+        scores: Sequence[float] | npt.NDArray[np.floating[Any]] | None,
     ) -> None:
         """Take in a block of at least one event."""
         asked, truth, said = self._matrices(labels, list(map(said_classes, values)))

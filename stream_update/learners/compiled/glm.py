@@ -7,7 +7,7 @@ from typing import Any
 
 from river import optim, utils
 
-from stream_update.events import Predictions
+from stream_update.events import Chances, Predictions
 from stream_update.learners.compiled import kernels as k
 from stream_update.learners.compiled.family import Family
 from stream_update.learners.compiled.initial import Initial
@@ -20,10 +20,7 @@ __all__ = ["Linear", "chances", "truths"]
 def chances(said: Floats) -> Predictions:
     """Labels and probabilities from the probability of True."""
     others = 1.0 - said
-    pairs = zip(others.tolist(), said.tolist(), strict=True)
-    return Predictions(
-        (said > others).tolist(), [{False: other, True: chance} for other, chance in pairs]
-    )
+    return Predictions((said > others).tolist(), Chances({False: others, True: said}))
 
 
 def truths(labels: Sequence[Any]) -> Floats:
