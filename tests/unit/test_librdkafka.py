@@ -244,7 +244,7 @@ def test_the_identity_is_read_out_of_what_the_client_hands_to_producers() -> Non
     joining.now = packed(7, "me-1")
     assert Identity.of(joining) == (7, "me-1", joining.now)
     joining.now = b"something new"
-    with pytest.raises(ValueError, match="identity"):
+    with pytest.raises(Fatal, match="identity"):
         Identity.of(joining)
 
 
