@@ -105,7 +105,11 @@ def test_no_module_is_named_after_nothing() -> None:
     assert not [name for name in MODULES if vague & set(name.split("."))]
 
 
-def test_only_the_kafka_adapter_imports_kafka() -> None:
+@pytest.mark.parametrize(
+    ("library", "adapter"),
+    [("kafka", "stream_update.log.kafka"), ("confluent_kafka", "stream_update.log.librdkafka")],
+)
+def test_only_its_adapter_imports_a_client(library: str, adapter: str) -> None:
     importers = {
         name
         for name, path in MODULES.items()
@@ -117,10 +121,10 @@ def test_only_the_kafka_adapter_imports_kafka() -> None:
             if isinstance(node, ast.ImportFrom)
             else []
         )
-        if imported.partition(".")[0] == "kafka"
+        if imported.partition(".")[0] == library
     }
     assert importers
-    assert {".".join(name.split(".")[:3]) for name in importers} == {"stream_update.log.kafka"}
+    assert {".".join(name.split(".")[:3]) for name in importers} == {adapter}
 
 
 def test_the_import_contracts_are_kept(copy: Path) -> None:

@@ -102,7 +102,8 @@ class Asking:
                     known = cause(error)
                     again = is_passing(known) or known.code() in UNASSIGNED
                     if not again or time.monotonic() > deadline:
-                        raise translated(error, f"asking for {doing} of {one}") from error
+                        place = f"{one.topic}[{one.partition}]"
+                        raise translated(error, f"asking for {doing} of {place}") from error
                 else:
                     del left[one]
             if left:

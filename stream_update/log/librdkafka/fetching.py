@@ -14,7 +14,13 @@ from stream_update.errors import LogGap, Overtaken, StreamUpdateError, Unreadabl
 from stream_update.events import Batch, TopicInfo, TopicPartition
 from stream_update.log.librdkafka.asking import MISSING, Asking, topic_id
 from stream_update.log.librdkafka.batch import MessagesBatch
-from stream_update.log.librdkafka.refusals import FENCED, NEEDS_A_PERSON, cause, translated
+from stream_update.log.librdkafka.refusals import (
+    FENCED,
+    NEEDS_A_PERSON,
+    cause,
+    is_passing,
+    translated,
+)
 
 __all__ = ["Behind", "Fetching"]
 
@@ -23,6 +29,9 @@ Behind = Callable[[TopicPartition, int], int | None]
 
 MISSING_S = 15.0
 """How long a topic may be missing before it counts as deleted."""
+
+KNOWN_S = 5.0
+"""How long the place of a topic may be asked for."""
 
 MOST = 1_000_000
 """More messages than the client hands over at once."""
@@ -60,6 +69,7 @@ class Fetching:
         self._failure: StreamUpdateError | None = None
         self._stopped: set[TopicPartition] = set()
         self._topics: dict[str, _Watched] = {}
+        self._known: set[str] = set()
 
     def close(self) -> None:
         self._next.clear()
@@ -85,12 +95,24 @@ class Fetching:
         """Let these partitions flow from these offsets on, whatever they did before."""
         self.rest(positions)
         try:
+            self._make_known({where.topic for where in positions} - self._known)
             self.consumer.incremental_assign(
                 [VendorPartition(*where, offset) for where, offset in positions.items()]
             )
         except KafkaException as error:
             raise translated(error, "starting to read") from error
         self._next.update(positions)
+
+    def _make_known(self, topics: set[str]) -> None:
+        """Else the client asks for a topic that is new to it when its next second begins."""
+        for topic in topics:
+            try:
+                self.consumer.list_topics(topic, timeout=KNOWN_S)
+            except KafkaException as error:
+                if not is_passing(cause(error)):
+                    raise
+            else:
+                self._known.add(topic)
 
     def rest(self, where: Iterable[TopicPartition]) -> None:
         """Let partitions no longer flow; nothing fetched from them arrives any more."""

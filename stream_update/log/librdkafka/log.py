@@ -29,7 +29,7 @@ from stream_update.protocols import Closing, Delivery
 __all__ = ["LibrdkafkaLog"]
 
 READER_GROUP = "stream-update-reader"
-READER_WAIT_MS = 50
+READER_WAIT_MS = 20
 GROW_S = 10.0
 
 

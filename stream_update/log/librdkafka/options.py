@@ -85,7 +85,8 @@ def of_consumer(options: Mapping[str, Any], *, group: bool) -> dict[str, Any]:
     found = _translated(options, CLIENT | CONSUMER, without=frozenset() if group else IN_GROUP)
     chosen = found.get("partition.assignment.strategy")
     if chosen is not None and not isinstance(chosen, str):
-        found["partition.assignment.strategy"] = ",".join(chosen)
+        several = chosen if isinstance(chosen, list | tuple) else [chosen]
+        found["partition.assignment.strategy"] = ",".join(map(str, several))
     return found
 
 

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from stream_update.errors import Fatal
+
 __all__ = ["Identity", "Rounds"]
 
 MAGIC = b"CGMDv2:"
@@ -28,7 +30,11 @@ class Identity(NamedTuple):
         """
         packed: bytes = consumer.consumer_group_metadata()
         if not packed.startswith(MAGIC):
-            raise ValueError(f"not a group's identity as librdkafka writes it: {packed[:8]!r}")
+            raise Fatal(
+                f"a group's identity begins with {packed[:8]!r}, not with {MAGIC!r}",
+                hint="this release of confluent-kafka is not known here: install an older one, or "
+                "leave `client` out",
+            )
         (generation,) = struct.unpack_from("=i", packed, len(MAGIC))
         _, member_id, _ = packed[len(MAGIC) + 4 :].split(b"\0", 2)
         return cls(generation, member_id.decode(), packed)
