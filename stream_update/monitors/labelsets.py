@@ -149,10 +149,10 @@ class LabelSets:
             rows, columns = np.nonzero(cells[start:stop])
             kinds = cells[start:stop][rows, columns] - 1
             np.add.at(self._faded_counts, (kinds, columns), weights[rows])
-            whole = np.concatenate((np.ones((stop - start, 1)), shares[start:stop]), axis=1)
-            self._faded_means = running_sums(self._faded_means, weights[:, np.newaxis] * whole)
+            whole = np.concatenate((np.ones((1, stop - start)), shares[start:stop].T))
+            self._faded_means = running_sums(self._faded_means, weights * whole)
             if losses is not None:
-                pairs = np.stack((weights, weights * losses[start:stop]), axis=1)
+                pairs = np.stack((weights, weights * losses[start:stop]))
                 self._faded_loss = running_sums(self._faded_loss, pairs)
 
     def _faded(self) -> tuple[Floats, Floats, Floats]:

@@ -190,6 +190,7 @@ NETWORK = {
 }
 DECLARED: dict[str, dict[str, Any]] = {
     "river": SCALED,
+    "compiled": {"use": "compiled", "model": SCALED},
     "torch": NETWORK,
     "ensemble": {"use": "ensemble", "members": [SCALED, SCALED]},
     "distil": {"use": "distil", "teacher": SCALED, "student": SCALED},

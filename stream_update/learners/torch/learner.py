@@ -296,7 +296,7 @@ class TorchLearner(Configured):
         learned = tree["learned"]
         if learned is not None:
             learned = weights.rounded(weights.answering(learned), precision)
-        return {**tree, "learned": learned, "begun": None, "pretraining": None}
+        return {**tree, "learned": learned, "pretraining": None}
 
     def load(self, tree: Tree) -> None:
         """Take everything from a tree; what was before stays if that fails.
