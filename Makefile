@@ -35,11 +35,9 @@ test: .venv/ready ## every test; T=tests/unit for some of them
 coverage: .venv/ready ## every test, and which lines and branches none of them takes
 	$(BIN)/python -m pytest --cov $(T)
 
-bench: .venv/ready ## events a second, and what snapshots, restarts and rebalances cost
-	$(BIN)/python -m tests.bench.throughput
-	$(BIN)/python -m tests.bench.snapshots
-	$(BIN)/python -m tests.bench.restart
-	$(BIN)/python -m tests.bench.rebalance
+bench: .venv/ready ## every benchmark, most of an hour; T=--short to see that each runs
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m tests.bench $(T)
 
 chaos: .venv/ready ## kill, freeze and rebalance trainers for a quarter of an hour, on both logs
 	$(BIN)/python -m tests.fault.chaos --log sqlite --kills 200 --events 100000 --learner tree
