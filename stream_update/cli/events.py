@@ -50,6 +50,12 @@ def produce(
     the 45,312 events of the Australian electricity market that come with this package.
     """
     target = topic or config.source.topic
+    if config.source.format == "raw" and target == config.source.topic:
+        raise ConfigError(
+            f"rows cannot be written to {target}: [source] format is raw, and no rows are",
+            hint="produce such records with a client of Kafka, or stream_update.events.Record "
+            "and Log.appender(), the label in a header; deploy/torch.md has an example",
+        )
     with assemble.open_log(config) as log:
         create_topics(config, log)
         if target not in log.topics():

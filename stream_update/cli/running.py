@@ -266,6 +266,10 @@ def check(config: Config, connect: bool, as_json: bool) -> None:
         with assemble.open_log(config) as log:
             info = source_topic(config, log)
             facts |= {"topic": info.name, "topic_id": info.topic_id, "partitions": info.partitions}
+    elif config.log.startswith("kafka:"):
+        # Its options are looked at, and nobody is connected to.
+        with assemble.open_log(config):
+            pass
     if as_json:
         print_json(facts)
         return

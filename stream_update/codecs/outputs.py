@@ -24,6 +24,8 @@ def dead_letter_record(
     """The original bytes and key, with the where and why in headers.
 
     ``by`` tells apart what a trainer and a scorer say of one event that both have read.
+    A record that has neither value nor key cannot be written: of one that had neither, the
+    value is empty, and the header ``value`` says that there was none.
     """
     headers = {
         "topic": source_topic,
@@ -35,9 +37,12 @@ def dead_letter_record(
         "by": by,
         "timestamp": "" if letter.timestamp_ms is None else str(letter.timestamp_ms),
     }
+    value = letter.value
+    if value is None and letter.key is None:
+        value, headers["value"] = b"", "null"
     return Record(
         topic,
-        letter.value,
+        value,
         key=letter.key,
         headers=[(name, text.encode(errors="replace")) for name, text in headers.items()],
     )

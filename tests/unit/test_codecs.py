@@ -35,6 +35,19 @@ def reasons(*values: bytes | None, task: str = "binary", **options: Any) -> list
     return [letter.reason for letter in codec.decode(batch(*values)).dead_letters]
 
 
+def test_a_record_that_was_nothing_can_be_written_as_a_dead_letter() -> None:
+    """A record without value and key is none that can be written."""
+    letter = DeadLetter(0, 7, "empty", "the record has no value", None, None, None)
+    record = dead_letter_record(letter, "app.dead-letters", "labelled", "app")
+    assert (record.key, record.value) == (None, b"")
+    assert dict(record.headers)["value"] == b"null"
+    for other in (letter._replace(key=b"k"), letter._replace(value=b"")):
+        record = dead_letter_record(other, "app.dead-letters", "labelled", "app")
+        assert (record.key, record.value) == (other.key, other.value)
+        assert "value" not in dict(record.headers)
+
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

@@ -324,8 +324,8 @@ def _check(kind: str, given: Mapping[str, Any], known: set[str], all_known: set[
             if kind == "client":
                 other = "consumer" if name in KafkaConsumer.DEFAULT_CONFIG else "producer"
             raise ConfigError(
-                f"Kafka {kind} option {name} does not exist",
-                hint=f"it is an option of the {other}: put it there",
+                f"Kafka {kind} option {name} does not exist: it is one of the {other}",
+                hint=f"put it under [kafka.{other}]",
             )
         close = difflib.get_close_matches(name.replace(".", "_").replace("-", "_"), known, 3)
         raise ConfigError(
