@@ -15,7 +15,6 @@ _offset = Message.offset
 _value = Message.value
 _key = Message.key
 _timestamp = Message.timestamp
-_headers = Message.headers
 
 
 class MessagesBatch(Batch):
@@ -48,10 +47,17 @@ class MessagesBatch(Batch):
         if not self._headers:
             self._headers = [
                 # Kafka knows headers without a value; nobody above this module needs to.
-                [(name, value or b"") for name, value in found] if found else []
+                [(name, value or b"") for name, value in found]
                 for found in map(_headers, self._messages)
             ]
         return self._headers
 
     def slice(self, start: int, stop: int) -> Batch:
         return MessagesBatch(self.topic, self.partition, self._messages[start:stop])
+
+
+def _headers(message: Any) -> Sequence[tuple[str, bytes | None]]:
+    try:
+        return message.headers() or ()
+    except (SystemError, UnicodeDecodeError):
+        return ()  # the name of one is no text: the client can tell none of them then
