@@ -114,6 +114,21 @@ def test_a_copy_that_is_killed_is_refused_and_the_next_is_made_here() -> None:
 
 
 @copies
+def test_where_no_copy_can_be_made_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError("too many processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    sealer, made = in_a_copy(lambda: "state", sealing.COPY_BYTES)
+    assert made.result().snapshot.state() == "state"
+    sealer.size = sealing.COPY_BYTES
+    sealer.seal(lambda: "state", stored).result()
+    assert caplog.text.count("too many processes") == 1
+
+
+@copies
 def test_what_cannot_be_written_down_is_told_by_the_next_try() -> None:
     def fail() -> Any:
         raise ValueError("not to be kept")
