@@ -40,7 +40,7 @@ class NoText(str):
 
 @pytest.mark.parametrize("client", ["kafka-python", CLIENT])
 def test_headers_with_a_name_that_is_no_text_are_none(setting: Setting, client: str) -> None:
-    names = ["name", NoText("x"), "name"]
+    names = ["name", NoText("x"), "name"] * 40  # a call that is often made is made differently
     with setting.another_log(by="kafka-python").appender() as appender:
         appender.append(Record(setting.output, b"", b"k", headers=[(name, b"")]) for name in names)
     found: list[Any] = []
@@ -54,7 +54,7 @@ def test_headers_with_a_name_that_is_no_text_are_none(setting: Setting, client: 
 
     with reader:
         until(all_there)
-    assert found == [[("name", b"")], [], [("name", b"")]]
+    assert found == [[("name", b"")], [], [("name", b"")]] * 40
 
 
 # -- publishing

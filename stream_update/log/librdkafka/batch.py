@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Message
@@ -15,6 +16,9 @@ _offset = Message.offset
 _value = Message.value
 _key = Message.key
 _timestamp = Message.timestamp
+# For a name that is no text the client returns something and leaves an exception set, which the
+# interpreter looks for only where a call goes through C.
+_tell = methodcaller("headers")
 
 
 class MessagesBatch(Batch):
@@ -58,6 +62,7 @@ class MessagesBatch(Batch):
 
 def _headers(message: Any) -> Sequence[tuple[str, bytes | None]]:
     try:
-        return message.headers() or ()
+        found: Sequence[tuple[str, bytes | None]] = _tell(message) or ()
     except (SystemError, UnicodeDecodeError):
         return ()  # the name of one is no text: the client can tell none of them then
+    return found
