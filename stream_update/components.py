@@ -220,14 +220,26 @@ def _tables(table: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping
 
 def steps_of(learner: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The steps that a learner and those that it is made of are to take, by their keys."""
-    return {where: table[STEPS] for where, table in _tables(learner, "learner") if table.get(STEPS)}
+    return {
+        where: table[STEPS]
+        for where, table in _tables(learner, "learner")
+        if table.get(STEPS) and _has_steps(table)
+    }
+
+
+def _has_steps(table: Mapping[str, Any]) -> bool:
+    """Whether it is that option, and not one of the user's own learner that is called so."""
+    steps = table.get(STEPS)
+    return isinstance(steps, list) and all(isinstance(step, Mapping) for step in steps)
 
 
 def with_steps(
     learner: Mapping[str, Any], steps: Mapping[str, list[dict[str, Any]]], where: str = "learner"
 ) -> dict[str, Any]:
     """The table of a learner with these steps and no others."""
-    table = {key: value for key, value in learner.items() if key != STEPS}
+    table = dict(learner)
+    if _has_steps(table):
+        del table[STEPS]
     if where in steps:
         table[STEPS] = steps[where]
     for option in PARTS:

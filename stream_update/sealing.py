@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import select
 import signal
@@ -34,6 +35,8 @@ from stream_update.events import Record, Tree
 from stream_update.snapshot import Snapshot, pack
 
 __all__ = ["COPY_BYTES", "Sealed", "Sealer", "Sealing"]
+
+logger = logging.getLogger(__name__)
 
 COPY_BYTES = 1 << 17
 """From this size on a state is written down in a copy of the process: of a forest it takes
@@ -101,7 +104,12 @@ class Sealer:
         if self._copies and self.size >= COPY_BYTES:
             try:
                 return _Copied(self, dump, finish)
-            except OSError:
+            except OSError as error:
+                logger.warning(
+                    "no copy of this process can be made (%s): snapshots hold learning up from "
+                    "now on",
+                    error,
+                )
                 self.give_up_copies()
         began = time.thread_time()
         packed = pack(dump())

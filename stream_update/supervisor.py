@@ -31,6 +31,10 @@ DRAIN_S = 90.0
 ORPHAN_S = 10.0
 """How long it may drain when this one has died."""
 
+REST_S = 5.0
+"""How long what a process has written may take to arrive here when it has ended: another
+program that it started may still hold the other end, and would do so for ever."""
+
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 WELL_S = 60.0
@@ -141,7 +145,7 @@ class Supervisor:
         one.running, one.started, one.out = process, time.monotonic(), b""
         one.readers = [
             threading.Thread(target=self._pass_on, args=(one, process.stderr), daemon=True),
-            threading.Thread(target=self._collect, args=(one, process.stdout), daemon=True),
+            threading.Thread(target=self._collect, args=(one, process), daemon=True),
         ]
         for reader in one.readers:
             reader.start()
@@ -156,13 +160,17 @@ class Supervisor:
                     self._err.flush()
 
     @staticmethod
-    def _collect(one: _Process, out: IO[bytes]) -> None:
-        with out:
-            one.out = out.read()
+    def _collect(one: _Process, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with process.stdout as out:
+            said = out.read()
+        if one.running is process:
+            one.out = said
 
     def _ended(self, one: _Process, code: int) -> None:
+        deadline = time.monotonic() + REST_S
         for reader in one.readers:
-            reader.join()
+            reader.join(max(0.0, deadline - time.monotonic()))
         one.running = None
         if code == 0 and (self._to_the_end or self._stopping):
             one.finished = True

@@ -531,6 +531,8 @@ class Worker:
                 parts = [draft.slot.part(draft) for draft in made.drafts]
         except Refused as error:
             logger.warning("%s", error)
+            for sealing in made.sealings:
+                sealing.cancel()
             self._refused(made.drafts, error)
             return False
         if made.sealings:

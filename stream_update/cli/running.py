@@ -148,7 +148,8 @@ def _run_together(
         return assemble.report_of_all(
             config,
             log,
-            run_events=sum(orjson.loads(report)["run_events"] for report in said),
+            # The report is the last line: a module of the user's may have printed others.
+            run_events=sum(orjson.loads(out.splitlines()[-1])["run_events"] for out in said),
             elapsed_s=time.monotonic() - started,
         )
 

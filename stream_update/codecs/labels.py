@@ -47,6 +47,9 @@ class LabelSchema:
             )
         self.task = task
         self._name = source.label
+        self._place = f'field "{source.label}"'
+        if source.format == "raw":
+            self._place = f'header "{source.label.removeprefix("header:")}"'
         self._limit = source.max_number
         self._max_string = source.max_string
         self._max_classes = source.max_classes
@@ -99,7 +102,7 @@ class LabelSchema:
             if raw is MISSING:
                 raise BadEvent(
                     "label-missing",
-                    f'the record has no field "{self._name}" (source.label); '
+                    f"the record has no {self._place} (source.label); "
                     + (
                         "an unlabelled event has to say so with a null, "
                         'or set source.unlabelled = "absent"'

@@ -29,6 +29,34 @@ def setting(kafka_bootstrap: str) -> Iterator[Setting]:
     made.close()
 
 
+class NoText(str):
+    """A name that another program has written in an encoding of its own."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xe4"
+
+
+@pytest.mark.parametrize("client", ["kafka-python", CLIENT])
+def test_headers_with_a_name_that_is_no_text_are_none(setting: Setting, client: str) -> None:
+    names = ["name", NoText("x"), "name"] * 40  # a call that is often made is made differently
+    with setting.another_log(by="kafka-python").appender() as appender:
+        appender.append(Record(setting.output, b"", b"k", headers=[(name, b"")]) for name in names)
+    found: list[Any] = []
+    reader = setting.another_log(by=client).reader()
+    reader.seek({TopicPartition(setting.output, 0): 0})
+
+    def all_there() -> bool:
+        for batch in reader.poll(0.1):
+            found.extend(map(list, batch.headers))
+        return len(found) >= len(names)
+
+    with reader:
+        until(all_there)
+    assert found == [[("name", b"")], [], [("name", b"")]] * 40
+
+
 # -- publishing
 
 

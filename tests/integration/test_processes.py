@@ -21,6 +21,14 @@ ROWS = 4000
 PATIENCE_S = 60.0
 
 
+CHATTY = """
+from river import linear_model
+print("made by a module that says so")
+def make():
+    return linear_model.LogisticRegression()
+"""
+
+
 def prepare(folder: Path, log: str, app: str, **options: Any) -> Path:
     """An application of two partitions with all of its events."""
     config = configure(folder, log, app, partitions=2, **options)
@@ -88,6 +96,16 @@ def test_all_are_drained_by_one_signal(tmp_path: Path, log_url: str, app: str) -
     again = ended(started(config, "--until-end"))
     assert again["learned"] == ROWS
     assert again["run_events"] == ROWS - report["learned"]
+
+
+def test_what_a_module_prints_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    config = prepare(tmp_path, log, "app", learner='factory = "chatty:make"')
+    process = start("run", "-c", config, "--processes", "2", "--until-end", cwd=tmp_path)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert f"{ROWS:,}" in out
 
 
 def test_none_outlives_the_supervisor(tmp_path: Path, log_url: str, app: str) -> None:

@@ -131,6 +131,30 @@ def test_without_checksums_damage_is_one_kind_of_error(one: Written, at: int, ch
         part.take(100)
 
 
+class NoText(str):
+    """A name that another program has written in an encoding of its own."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xe4"
+
+
+def test_a_header_whose_name_is_no_text_costs_no_batch() -> None:
+    records = [
+        (5, None, b"one", [("name", b"1")]),
+        (5, None, b"two", [("name", b"2"), (NoText("x"), b"3")]),
+        (5, None, b"three", [("name", b"4")]),
+    ]
+    data = encoded([Written(2, 0, -1, False, records)])
+    taken = Parsing(0, WHERE, MemoryRecords(data)).take(9)
+    assert [(one.value, one.headers) for one in taken] == [
+        (b"one", [("name", b"1")]),
+        (b"two", []),
+        (b"three", [("name", b"4")]),
+    ]
+
+
 def test_it_is_put_in_the_clients_place() -> None:
     consumer = types.SimpleNamespace(_fetcher=types.SimpleNamespace())
     install(consumer)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_update.components import steps_of, with_steps
 from stream_update.errors import ConfigError, LineageMismatch
 from stream_update.learners.torch.growth import Growth, grow_of
 from tests.streams import through_bytes
@@ -136,3 +137,16 @@ def test_steps_that_were_taken_are_the_first_ones(tables: list[dict[str, Any]]) 
     feed(one, [1.0] * 10)
     with pytest.raises(LineageMismatch, match=r"it has taken the step .*'widen': 16"):
         growth(*tables).load(one.dump(), one.events)
+
+
+def test_an_option_of_ones_own_that_is_called_grow_is_no_step() -> None:
+    steps = [WIDEN, DEEPEN]
+    learner = {
+        "use": "ensemble",
+        "members": [{"factory": "mine:make", "grow": 3}, {"use": "torch", "grow": steps}],
+    }
+    assert steps_of(learner) == {"learner.members[1]": steps}
+    assert steps_of({"factory": "mine:make", "grow": True}) == {}
+    without = with_steps(learner, {})
+    assert without["members"] == [{"factory": "mine:make", "grow": 3}, {"use": "torch"}]
+    assert with_steps(without, steps_of(learner)) == learner

@@ -123,6 +123,11 @@ def test_what_becomes_a_dead_letter(value: bytes | None, headers: Any, reason: s
     assert block.labels == [True, True]
 
 
+def test_a_label_that_is_missing_is_a_header() -> None:
+    (letter,) = decoded((PIXELS, {"other": b"1"})).dead_letters
+    assert letter.detail.startswith('the record has no header "label" (source.label)')
+
+
 def test_unlabelled_events_are_put_aside() -> None:
     block = decoded(
         (PIXELS, {"label": b"null"}), (PIXELS, {"label": None}), (PIXELS, {"label": b"1"})

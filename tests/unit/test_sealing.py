@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from river import forest
+from river import forest, linear_model
 
 from stream_update import sealing
 from stream_update.errors import Fatal, Refused
 from stream_update.learners.river import RiverLearner
+from stream_update.protocols import DumpsInACopy
 from stream_update.sealing import Sealed, Sealer, Sealing
 from stream_update.snapshot import Identity, Snapshot, pack, seal_packed
 from tests.programs import elec2
@@ -61,6 +62,21 @@ def test_a_copy_writes_down_the_state_as_it_was() -> None:
     assert finish(pack({"learner": learner.dump()})) != expected
 
 
+@copies
+def test_a_compiled_learner_is_written_down_in_a_copy() -> None:
+    pytest.importorskip("numba")
+    from stream_update.learners.compiled import CompiledLearner  # noqa: PLC0415
+
+    learner = CompiledLearner(linear_model.LogisticRegression(), "binary")
+    assert isinstance(learner, DumpsInACopy)
+    assert learner.dumps_in_a_copy
+    learner.learn([{"a": 1.0, "b": 0.5}], [True])
+    expected = finish(pack({"learner": learner.dump()}))
+    _, made = in_a_copy(lambda: {"learner": learner.dump()})
+    learner.learn([{"a": -1.0, "c": 2.0}], [False])  # meanwhile
+    assert made.result().snapshot == expected
+
+
 @pytest.mark.parametrize("size", [10, sealing.THREAD_BYTES])
 def test_without_copies_the_bytes_are_the_same(size: int) -> None:
     state = {"learner": os.urandom(size)}
@@ -95,6 +111,21 @@ def test_a_copy_that_is_killed_is_refused_and_the_next_is_made_here() -> None:
     here = []
     sealer.seal(lambda: here.append(os.getpid()), stored).result()
     assert here == [os.getpid()]
+
+
+@copies
+def test_where_no_copy_can_be_made_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> int:
+        raise BlockingIOError("too many processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    sealer, made = in_a_copy(lambda: "state", sealing.COPY_BYTES)
+    assert made.result().snapshot.state() == "state"
+    sealer.size = sealing.COPY_BYTES
+    sealer.seal(lambda: "state", stored).result()
+    assert caplog.text.count("too many processes") == 1
 
 
 @copies

@@ -59,6 +59,25 @@ print(number)
     assert supervise(once)[0] == [b"1\n", b"2\n"]
 
 
+def test_a_program_that_outlives_its_process_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "REST_S", 0.1)
+    other = tmp_path / "pid"
+    leaving = f"""
+import pathlib, subprocess, sys
+if number == 1:
+    made = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    pathlib.Path({str(other)!r}).write_text(str(made.pid))
+    made.returncode = 0
+print(number)
+"""
+    try:
+        assert b"2\n" in supervise(leaving)[0]
+    finally:
+        os.kill(int(other.read_text()), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("code", [2, 3, 5])
 def test_a_code_for_a_person_ends_all(code: int) -> None:
     with pytest.raises(Fatal, match=f"exit code {code}") as failed:

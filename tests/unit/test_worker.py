@@ -19,7 +19,7 @@ from stream_update.journal import Journal
 from stream_update.plugins import open_log
 from stream_update.proof import verify
 from stream_update.protocols import Log, Member, Publication, Publisher
-from stream_update.sealing import _Copied
+from stream_update.sealing import Sealed, _Copied
 from stream_update.topics import create_topics
 from stream_update.worker import Worker
 from tests.programs import configure, elec2
@@ -232,6 +232,35 @@ def test_a_snapshot_that_is_being_made_is_called_off_with_the_worker(
     with pytest.raises(Transient, match="of this process"):
         Trainer(config, log, on_progress=end).run()
     assert len(cancelled) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no safe fork")
+def test_where_one_copy_is_lost_the_others_are_called_off(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_update.sealing.COPY_BYTES", 0)
+    monkeypatch.setattr("stream_update.cadence.AGAIN_S", 0.0)
+    monkeypatch.setattr(_Copied, "done", lambda _: False)
+    lost: list[_Copied] = []
+    cancelled: list[_Copied] = []
+    result, cancel = _Copied.result, _Copied.cancel
+
+    def lose_the_first(one: _Copied) -> Sealed:
+        if not lost:
+            lost.append(one)
+            raise Refused("the copy was lost")
+        return result(one)
+
+    def called_off(one: _Copied) -> None:
+        cancelled.append(one)
+        cancel(one)
+
+    monkeypatch.setattr(_Copied, "result", lose_the_first)
+    monkeypatch.setattr(_Copied, "cancel", called_off)
+    report = run(tmp_path, log, "lost", "per-partition", [LATE])["report"]
+    assert report["events"] == EVENTS
+    assert lost[0] in cancelled
+    assert len(cancelled) == 2
 
 
 @pytest.mark.parametrize("lanes", ["per-partition", "single"])

@@ -104,7 +104,7 @@ def _records(batch: Any) -> Iterator[Parsed]:
             count, at = decode_varint(buffer, at)
             headers: list[tuple[str, bytes | None]] = []
             if count:
-                at = _read_headers(buffer, at, count, headers)
+                headers, at = _read_headers(buffer, at, count)
             if at != end or end > len(buffer):
                 raise ValueError(f"a record of {length} bytes ends {end - at} bytes off")
             yield Parsed(
@@ -120,23 +120,27 @@ def _records(batch: Any) -> Iterator[Parsed]:
         raise vendor.CorruptRecordError(f"{len(buffer) - at} bytes follow on the last record")
 
 
-def _read_headers(
-    buffer: bytes, at: int, count: int, headers: list[tuple[str, bytes | None]]
-) -> int:
-    """Where they end. Raises :class:`ValueError`."""
+def _read_headers(buffer: bytes, at: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    """The headers, and where they end; none if the name of one is no text, which is no reason
+    to lose the whole batch, and all that librdkafka tells. Raises :class:`ValueError`.
+    """
     if count < 0:
         raise ValueError(f"{count} headers")
+    raw: list[tuple[bytes, bytes | None]] = []
     for _ in range(count):
         size, at = decode_varint(buffer, at)
         if size < 0:
             raise ValueError("a header without a name")
-        name, at = buffer[at : at + size].decode(), at + size
+        name, at = buffer[at : at + size], at + size
         size, at = decode_varint(buffer, at)
         value = None
         if size >= 0:
             value, at = buffer[at : at + size], at + size
-        headers.append((name, value))
-    return at
+        raw.append((name, value))
+    try:
+        return [(name.decode(), value) for name, value in raw], at
+    except UnicodeDecodeError:
+        return [], at
 
 
 def install(consumer: Any) -> None:

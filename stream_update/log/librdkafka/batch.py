@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import Message
@@ -15,7 +16,9 @@ _offset = Message.offset
 _value = Message.value
 _key = Message.key
 _timestamp = Message.timestamp
-_headers = Message.headers
+# For a name that is no text the client returns something and leaves an exception set, which the
+# interpreter looks for only where a call goes through C.
+_tell = methodcaller("headers")
 
 
 class MessagesBatch(Batch):
@@ -48,10 +51,18 @@ class MessagesBatch(Batch):
         if not self._headers:
             self._headers = [
                 # Kafka knows headers without a value; nobody above this module needs to.
-                [(name, value or b"") for name, value in found] if found else []
+                [(name, value or b"") for name, value in found]
                 for found in map(_headers, self._messages)
             ]
         return self._headers
 
     def slice(self, start: int, stop: int) -> Batch:
         return MessagesBatch(self.topic, self.partition, self._messages[start:stop])
+
+
+def _headers(message: Any) -> Sequence[tuple[str, bytes | None]]:
+    try:
+        found: Sequence[tuple[str, bytes | None]] = _tell(message) or ()
+    except (SystemError, UnicodeDecodeError):
+        return ()  # the name of one is no text: the client can tell none of them then
+    return found
