@@ -89,7 +89,7 @@ class Ways:
 
     def __init__(self, config: Config, events: int, block: int) -> None:
         chance = random.Random(1)
-        values = [orjson.dumps(_event(chance)) for _ in range(events)]
+        values = [_event(chance) for _ in range(events)]
         self._config = config
         self._block = block
         self._batches = [

@@ -31,6 +31,9 @@ OUR_CONSUMER = {
     # What is fetched ahead: enough for a second of learning, and bounded.
     "queued.max.messages.kbytes": 32 * 1024,
     "queued.min.messages": 50_000,
+    # Once that is there the client rests for a second by default, in which a fast learner has
+    # learned all of it and waits.
+    "fetch.queue.backoff.ms": 10,
 }
 OUR_PRODUCER = {
     "allow.auto.create.topics": False,
