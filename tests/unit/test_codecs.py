@@ -47,7 +47,6 @@ def test_a_record_that_was_nothing_can_be_written_as_a_dead_letter() -> None:
         assert "value" not in dict(record.headers)
 
 
-
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
