@@ -94,7 +94,8 @@ class Log(Closing, Protocol):
     def committed(self, group_id: str, topic: str) -> dict[int, Committed]:
         """A group's committed positions, by partition, seen from outside the group.
 
-        No barrier: a checkpoint that is under way may add to them.
+        No barrier: a checkpoint that is under way may add to them, and on Kafka one that
+        was committed a moment ago may be missing: its markers follow the answer.
         """
         ...
 

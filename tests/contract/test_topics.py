@@ -128,7 +128,8 @@ def test_partitions_can_be_added_under_a_group(stage: Stage) -> None:
     assert stage.values(stage.source) == [b"0", b"1"]
     owner = first if 3 in first.owned else second
     assert owner.commit({3: 1}, [(stage.output, "of the new one")]) == ""
-    assert stage.log.committed(stage.group, stage.source) == {3: Committed(1)}
+    positions = {3: Committed(1)}
+    until(lambda: stage.log.committed(stage.group, stage.source) == positions, "the position")
     with pytest.raises(ConfigError, match="does not exist"):
         stage.log.add_partitions("no-such-topic", 2)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream_update.errors import Doubt, Fatal, Refused
-from stream_update.log.kafka.publisher import KafkaPublication, _Displaced
+from stream_update.log.checkpoints import Displaced, Transaction
 
 
 class Member:
@@ -29,10 +29,10 @@ class Member:
 
 def refused(member: Member) -> pytest.ExceptionInfo[Refused]:
     def fail() -> None:
-        raise _Displaced("another process has the id", hint="stop one")
+        raise Displaced("another process has the id", hint="stop one")
 
     call: Any = SimpleNamespace(result=fail)
-    publication = KafkaPublication(call, Doubt, member)  # type: ignore[arg-type]
+    publication = Transaction(call, Doubt, member)  # type: ignore[arg-type]
     with pytest.raises(Refused) as error:
         publication.result()
     return error

@@ -10,9 +10,10 @@ from typing import Any
 
 from kafka import errors as vendor
 
-from stream_update.errors import ConfigError, Fatal, StreamUpdateError, Transient
+from stream_update.errors import Fatal, StreamUpdateError, Transient
 from stream_update.events import Record, TopicInfo
 from stream_update.log.kafka.refusals import translated
+from stream_update.log.spread import Partitions
 
 __all__ = ["Spread", "close_producer", "rejected"]
 
@@ -23,37 +24,12 @@ KNOWN_S = 15.0
 TOO_LARGE = (vendor.MessageSizeTooLargeError, vendor.RecordListTooLargeError)
 
 
-class Spread:
-    """Gives records their partition: the one they name, by key, or in turn.
-
-    Knows the topics too, because the client waits in silence for one that does not
-    exist, and may even create it.
-    """
+class Spread(Partitions):
+    """Sends records to the partitions that they are given."""
 
     def __init__(self, describe: Callable[[str], TopicInfo], max_request_size: int) -> None:
-        self._describe = describe
+        super().__init__(describe)
         self._max_request_size = max_request_size
-        self._topics: dict[str, TopicInfo] = {}
-        self._turns: dict[str, int] = {}
-
-    def partition(self, record: Record) -> int | None:
-        """The partition, or None: the client's partitioner decides by the key."""
-        known = self._topics.get(record.topic)
-        if known is None or (record.partition or 0) >= known.partitions:
-            known = self._topics[record.topic] = self._describe(record.topic)
-        if record.partition is not None:
-            if not 0 <= record.partition < known.partitions:
-                raise ConfigError(
-                    f"topic {record.topic} has no partition {record.partition}: it has "
-                    f"{known.partitions}",
-                    hint="add partitions to it, or create it anew with as many as are needed",
-                )
-            return record.partition
-        if record.key is not None:
-            return None
-        turn = self._turns.get(record.topic, -1) + 1
-        self._turns[record.topic] = turn
-        return turn % known.partitions
 
     def send(self, producer: Any, record: Record, partition: int | None) -> Any:
         """Hand a record to the client; its future."""

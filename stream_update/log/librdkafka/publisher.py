@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as VendorPartition
 
-from stream_update.errors import ConfigError, Doubt, Fatal, Refused, StreamUpdateError, Transient
+from stream_update.errors import ConfigError, Fatal, Refused, StreamUpdateError, Transient
 from stream_update.events import Committed, Record
+from stream_update.log.checkpoints import ABORT_S, Checkpoints, Sends
 from stream_update.log.librdkafka.connect import Connect, Heard
 from stream_update.log.librdkafka.member import LibrdkafkaMember
 from stream_update.log.librdkafka.refusals import (
@@ -25,210 +23,82 @@ from stream_update.log.librdkafka.refusals import (
 )
 from stream_update.log.librdkafka.rounds import Identity
 from stream_update.log.librdkafka.sending import Spread, close_producer, landed
-from stream_update.log.watchdog import Call, Overdue, Watchdog
-from stream_update.protocols import Closing, Member, Publication
+from stream_update.log.watchdog import Call
 
 __all__ = ["LibrdkafkaPublisher"]
 
-logger = logging.getLogger(__name__)
 
-ABORT_S = 5.0
-AHEAD_S = 30.0
-"""Making a producer: some requests, each with the client's own limit."""
+class LibrdkafkaPublisher(Checkpoints):
+    """See :class:`stream_update.protocols.Publisher`."""
 
-GRACE_S = 1.0
-"""How long the client's own limits are given to be heard of."""
-
-
-class LibrdkafkaPublisher(Closing):
-    """See :class:`stream_update.protocols.Publisher`.
-
-    Each producer has a transactional id that was never used before: with one that
-    outlives the process, a former process can abort a checkpoint of this one, and what
-    the broker left open at a crash can become committed. What fences is the
-    generation of the group, in the offsets. A producer is used again only after a
-    success, and only if no connection was lost since it was made: a broker that was killed
-    may have lost the end of the last transaction, and then the end of the next one, whatever
-    it is, would be that of both.
-    """
+    members = LibrdkafkaMember
+    failures = KafkaException
+    grace_s = 1.0  # for the client's own limits to be heard of
 
     def __init__(
         self, group_id: str, connect: Connect, spread: Spread, topics: Iterable[str] = ()
     ) -> None:
-        self._group_id = group_id
         self._connect = connect
         self._spread = spread
-        self._step_s = connect.options.step_s
-        self._watchdog = Watchdog(f"checkpoints of {group_id}")
-        self._producer: Any = None
         self._heard = Heard()
-        self._doubt: Doubt | None = None
-        self._working: Any = None
-        self._last: Call[Any] = self._watchdog.start(lambda call: self._make_ready(call, [*topics]))
+        super().__init__(group_id, connect.options.step_s, topics)
 
-    def close(self) -> None:
-        with contextlib.suppress(Exception):  # whoever began it has been told, or is gone
-            self._last.result()
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            close_producer(producer)
-        self._working = None
-        self._watchdog.close()
+    def _partition(self, record: Record) -> int | None:
+        return self._spread.partition(record)
 
-    def begin(
-        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> Publication:
-        if self._doubt is not None:
-            raise self._doubt
-        if not isinstance(member, LibrdkafkaMember) or member.group_id != self._group_id:
-            raise TypeError(f"a publisher of group {self._group_id} needs a member of that group")
-        identity = self._checked(offsets, member)
-        positions = [
-            VendorPartition(member.topic, partition, at.offset, at.metadata)
+    def _positions(self, topic: str, offsets: Mapping[int, Committed]) -> list[Any]:
+        return [
+            VendorPartition(topic, partition, at.offset, at.metadata)
             for partition, at in offsets.items()
         ]
-        sends = [(record, self._spread.partition(record)) for record in records]
-        self._last = self._watchdog.start(
-            lambda call: self._transact(call, sends, positions, identity), AHEAD_S
-        )
-        return self._publication(self._last, offsets, member)
 
-    def publish(
-        self, records: Sequence[Record], offsets: Mapping[int, Committed], member: Member
-    ) -> list[int]:
-        return self.begin(records, offsets, member).result()
+    def _made(self, transactional_id: str) -> Any:
+        self._heard = Heard()
+        return self._connect.producer(self._heard, **{"transactional.id": transactional_id})
 
-    def _publication(
-        self,
-        call: Call[list[int]],
-        offsets: Mapping[int, Committed],  # noqa: ARG002 - the transaction has them
-        member: LibrdkafkaMember,
-    ) -> Publication:
-        return LibrdkafkaPublication(call, self._in_doubt, member)
-
-    def _checked(self, offsets: Mapping[int, Committed], member: LibrdkafkaMember) -> Identity:
-        """Who publishes, after what the broker would let pass."""
-        if not offsets:
-            raise Refused("a checkpoint without offsets would not be fenced")
-        identity = member.identity
-        if identity is None or not member.stable():
-            raise Refused(f"group {self._group_id} is in a rebalance")
-        if not member.owns(offsets):
-            raise Refused(
-                f"partitions {sorted(offsets)} of {member.topic} are not all assigned to this "
-                f"member of group {self._group_id}"
-            )
-        return identity
-
-    def _make_ready(self, call: Call[None], topics: Sequence[str]) -> None:
-        """Do ahead what would delay the first checkpoint by a quarter of a second."""
-        call.step("starting the transactions", AHEAD_S)
-        try:
-            producer = self._new_producer()
-            for topic in topics:
-                producer.list_topics(topic, timeout=self._step_s)
-        except (StreamUpdateError, KafkaException) as error:
-            # The first checkpoint finds the same, and says it to those who wait for it.
-            logger.debug("cannot prepare the checkpoints of %s: %s", self._group_id, error)
-        else:
-            self._producer = producer
-
-    def _new_producer(self) -> Any:
-        heard = Heard()
-        producer = self._connect.producer(
-            heard, **{"transactional.id": f"{self._group_id}.{secrets.token_hex(8)}"}
-        )
-        try:
-            producer.init_transactions(self._connect.block_s)
-        except KafkaException as error:
-            close_producer(producer)
-            raise translated(error, f"starting the transactions of {self._group_id}") from error
+    def _initialise(self, producer: Any) -> None:
+        producer.init_transactions(self._connect.block_s)
         # On the way there one address of a name may have refused, and another not.
         producer.poll(0)
-        heard.lost = False
-        self._heard = heard
-        return producer
+        self._heard.lost = False
 
-    def _transact(
-        self,
-        call: Call[list[int]],
-        sends: Sequence[tuple[Record, int]],
-        positions: list[Any],
-        identity: Identity,
-    ) -> list[int]:
-        call.step("starting the transactions", AHEAD_S)
-        # Put back only after a success; see above.
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.poll(0)
-            if self._heard.lost:
-                close_producer(producer)
-                producer = None
-        if producer is None:
-            producer = self._new_producer()
-        self._working = producer
-        try:
-            given = self._write(call, producer, sends, positions, identity)
-        except BaseException:
-            close_producer(producer)
-            self._working = None
-            raise
-        self._producer = producer
-        return given
+    def _look_up(self, producer: Any, topic: str) -> None:
+        producer.list_topics(topic, timeout=self._step_s)
 
-    def _write(
-        self,
-        call: Call[list[int]],
-        producer: Any,
-        sends: Sequence[tuple[Record, int]],
-        positions: list[Any],
-        identity: Identity,
-    ) -> list[int]:
-        call.step("begin_transaction", self._step_s)
-        try:
-            producer.begin_transaction()
-        except KafkaException as error:
-            raise _Uncertain(f"begin_transaction failed: {error}") from error
-        try:
-            given = self._deliver(call, producer, sends)
-            # Last, so that it is also the proof that the coordinator has not given up this
-            # transaction meanwhile.
-            call.step("send_offsets_to_transaction", self._step_s + GRACE_S)
-            producer.send_offsets_to_transaction(positions, identity.packed, self._step_s)
-        except Exception as error:
-            call.step("abort_transaction", ABORT_S + GRACE_S)
-            try:
-                producer.abort_transaction(ABORT_S)
-            except KafkaException as second:
-                raise _Uncertain(f"{error}; then abort_transaction failed: {second}") from error
-            raise self._verdict(error) from error
-        call.step("commit_transaction", self._step_s + GRACE_S)
-        try:
-            producer.commit_transaction(self._step_s)
-        except KafkaException as error:
-            raise _Uncertain(f"commit_transaction failed: {error}") from error
-        return given
+    def _has_kept_its_connections(self, producer: Any) -> bool:
+        producer.poll(0)
+        return not self._heard.lost
 
-    def _deliver(
-        self, call: Call[list[int]], producer: Any, sends: Sequence[tuple[Record, int]]
-    ) -> list[int]:
+    def _discard(self, producer: Any) -> None:
+        close_producer(producer)
+
+    def _send_offsets(self, producer: Any, positions: Any, identity: Identity) -> None:
+        producer.send_offsets_to_transaction(positions, identity.packed, self._step_s)
+
+    def _abort(self, producer: Any) -> None:
+        producer.abort_transaction(ABORT_S)
+
+    def _commit(self, producer: Any) -> None:
+        producer.commit_transaction(self._step_s)
+
+    def _translated(self, error: Exception, doing: str) -> StreamUpdateError:
+        assert isinstance(error, KafkaException)
+        return translated(error, doing)
+
+    def _deliver(self, call: Call[list[int]], producer: Any, sends: Sends) -> list[int]:
         """Send, and see every record acknowledged."""
         call.step("send", self._step_s + self._step_s)
         landings = [self._spread.send(producer, record, partition) for record, partition in sends]
-        call.step("flush", self._step_s + GRACE_S)
+        call.step("flush", self._step_s + self.grace_s)
         producer.flush(self._step_s)
-        return landed(sends, landings, self._connect.options.max_request_size)
+        records = [record for record, _ in sends]
+        return landed(records, landings, self._connect.options.max_request_size)
 
     def _verdict(self, error: Exception) -> StreamUpdateError:
-        """Our error for a transaction that was begun and is certainly aborted."""
         if isinstance(error, KafkaException):
             one = cause(error)
             if one.code() in FENCED:
-                return _Displaced(
-                    f"another process of group {self._group_id} runs with the same "
-                    "group_instance_id",
-                    hint="give each process its own group_instance_id, or leave it out",
-                )
+                return self._displaced()
             if one.code() in NEEDS_A_PERSON:
                 return translated(error, "publishing a checkpoint")
             if one.code() in STALE_MEMBER:
@@ -242,48 +112,3 @@ class LibrdkafkaPublisher(Closing):
         if isinstance(error, ConfigError | Fatal):
             return error
         raise error
-
-    def _in_doubt(self, what: str) -> Doubt:
-        self._doubt = Doubt(
-            f"group {self._group_id}: nobody can tell whether a checkpoint was committed: {what}",
-            hint="start again: the log knows, and the start asks it",
-        )
-        working, self._working = self._working, None
-        if working is not None:
-            close_producer(working)
-        return self._doubt
-
-
-class LibrdkafkaPublication:
-    """See :class:`stream_update.protocols.Publication`."""
-
-    def __init__(
-        self, call: Call[list[int]], in_doubt: Callable[[str], Doubt], member: LibrdkafkaMember
-    ) -> None:
-        self._call = call
-        self._in_doubt = in_doubt
-        self._member = member
-        self._identity = member.identity
-
-    def done(self) -> bool:
-        return self._call.done()
-
-    def result(self) -> list[int]:
-        try:
-            return self._call.result()
-        except (Overdue, _Uncertain) as error:
-            raise self._in_doubt(str(error)) from error
-        except _Displaced as error:
-            if self._identity is None or not self._member.goes_by(self._identity):
-                # It was evicted and is on its way back in: what displaced it is itself.
-                raise Refused("the group has gone on without this member") from error
-            self._member.displaced(Fatal(str(error), hint=error.hint))
-            raise
-
-
-class _Uncertain(Exception):
-    """The transaction may or may not be committed, or may still be open."""
-
-
-class _Displaced(Refused):
-    """Refused, and so will be all that come."""

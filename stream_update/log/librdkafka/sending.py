@@ -8,9 +8,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from stream_update.errors import ConfigError, Fatal, StreamUpdateError, Transient
+from stream_update.errors import Fatal, StreamUpdateError, Transient
 from stream_update.events import Record, TopicInfo
 from stream_update.log.librdkafka.refusals import cause, is_passing, translated
+from stream_update.log.spread import Partitions
 
 __all__ = ["Landing", "Spread", "close_producer", "landed", "rejected"]
 
@@ -45,39 +46,14 @@ class Landing:
         return self.offset is not None or self.error is not None
 
 
-class Spread:
-    """Gives records their partition: the one they name, by key, or in turn.
-
-    Knows the topics too, because the client holds back, in silence, what goes to one that
-    does not exist.
-    """
+class Spread(Partitions):
+    """Sends records to the partitions that they are given."""
 
     def __init__(self, describe: Callable[[str], TopicInfo], max_request_size: int) -> None:
-        self._describe = describe
+        super().__init__(describe)
         self._max_request_size = max_request_size
-        self._topics: dict[str, TopicInfo] = {}
-        self._turns: dict[str, int] = {}
 
-    def partition(self, record: Record) -> int:
-        """The partition, or -1: the client's partitioner decides by the key."""
-        known = self._topics.get(record.topic)
-        if known is None or (record.partition or 0) >= known.partitions:
-            known = self._topics[record.topic] = self._describe(record.topic)
-        if record.partition is not None:
-            if not 0 <= record.partition < known.partitions:
-                raise ConfigError(
-                    f"topic {record.topic} has no partition {record.partition}: it has "
-                    f"{known.partitions}",
-                    hint="add partitions to it, or create it anew with as many as are needed",
-                )
-            return record.partition
-        if record.key is not None:
-            return ANY
-        turn = self._turns.get(record.topic, -1) + 1
-        self._turns[record.topic] = turn
-        return turn % known.partitions
-
-    def send(self, producer: Any, record: Record, partition: int) -> Landing:
+    def send(self, producer: Any, record: Record, partition: int | None) -> Landing:
         """Hand a record to the client, when it has room."""
         if record.value is None and record.key is None:
             raise rejected(record, None, self._max_request_size)
@@ -89,7 +65,7 @@ class Spread:
                     record.topic,
                     value=record.value,
                     key=record.key,
-                    partition=partition,
+                    partition=ANY if partition is None else partition,
                     on_delivery=landing,
                     timestamp=record.timestamp_ms or 0,
                     headers=[*record.headers],
@@ -141,11 +117,11 @@ def close_producer(producer: Any) -> None:
 
 
 def landed(
-    sends: Sequence[tuple[Record, int]], landings: Sequence[Landing], max_request_size: int
+    records: Sequence[Record], landings: Sequence[Landing], max_request_size: int
 ) -> list[int]:
     """The offset of each record; raises for the first that is not in the log."""
     given = []
-    for (record, _), landing in zip(sends, landings, strict=True):
+    for record, landing in zip(records, landings, strict=True):
         if landing.offset is None or landing.offset < 0:
             late = KafkaError(KafkaError._MSG_TIMED_OUT)  # noqa: SLF001
             raise rejected(record, landing.error or late, max_request_size)
