@@ -5,6 +5,8 @@ Time is an argument everywhere, so a test moves it by hand.
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Cadence"]
 
 AGAIN_S = 0.2
@@ -60,6 +62,18 @@ class Cadence:
         if self._count > 0 and now - self._since >= self._seconds:
             return True
         return self.heartbeat_due(now)
+
+    def left(self, now: float) -> float:
+        """Seconds until it is due if no more events are read; infinite if it never will be."""
+        if self._again_at is not None:
+            at = self._again_at
+        else:
+            at = self._since + self._seconds if self._count > 0 else math.inf
+            if self._count >= self._events:
+                at = now
+            if self._heartbeat is not None:
+                at = min(at, self._beat + self._heartbeat)
+        return max(0.0, at - now)
 
     def heartbeat_due(self, now: float) -> bool:
         """Whether the checkpoint that is made now carries heartbeats."""

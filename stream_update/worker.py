@@ -150,9 +150,7 @@ class Worker:
             self._look_at = self._clock() + LOOK_S
             self._succeed([*self._successors()])
         try:
-            poll = self._member.poll(
-                IDLE_S if self._made is None else SOON_S, self._max_poll_records
-            )
+            poll = self._member.poll(self._wait_s(), self._max_poll_records)
         except Overtaken as gap:
             self._overtaken(gap)
             return
@@ -566,6 +564,12 @@ class Worker:
 
     def _due(self) -> bool:
         return self._cadence.due(self._clock()) and not self._on_its_way()
+
+    def _wait_s(self) -> float:
+        """How long to wait for events: a checkpoint that time makes due does not wait too."""
+        if self._on_its_way():
+            return SOON_S
+        return min(IDLE_S, self._cadence.left(self._clock()))
 
     def _room(self) -> int:
         return self._max_poll_records if self._on_its_way() else self._cadence.room()

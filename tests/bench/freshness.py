@@ -2,6 +2,7 @@
 
     python -m tests.bench.freshness --kafka HOST:PORT [--rate 1000] [--seconds 20]
                                     [--checkpoint-events 100] [--checkpoint-seconds 5]
+                                    [--client kafka-python|librdkafka]
 
 Three processes on one machine, so on one clock: a producer at a steady rate, a trainer
 (``stream-update run``), and a scorer that predicts with every model as soon as it has it.
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--checkpoint-events", type=int, default=100)
     parser.add_argument("--checkpoint-seconds", type=float, default=5)
     parser.add_argument("--kafka", metavar="HOST:PORT", help="a broker that runs already")
+    parser.add_argument("--client", choices=["kafka-python", "librdkafka"], default="kafka-python")
     parser.add_argument("--only", choices=["produce", "follow"], help=argparse.SUPPRESS)
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
@@ -153,9 +155,10 @@ def main() -> None:
             folder, url, f"fresh-{uuid.uuid4().hex[:8]}", checkpoint=options.checkpoint_events
         )
         text = config.read_text(encoding="utf-8")
-        config.write_text(
-            text.replace("seconds = 5", f"seconds = {options.checkpoint_seconds}"), encoding="utf-8"
-        )
+        text = text.replace("seconds = 5", f"seconds = {options.checkpoint_seconds}")
+        if options.kafka:
+            text += f'\n[kafka]\nclient = "{options.client}"\n'
+        config.write_text(text, encoding="utf-8")
         settings = load(config)
         with open_log(settings.log, settings.kafka) as log:
             create_topics(settings, log)

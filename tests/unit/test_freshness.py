@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from stream_update.cadence import Cadence
 from stream_update.freshness import Freshness
 
@@ -65,3 +70,32 @@ def test_without_heartbeats_nothing_is_due_when_nothing_is_read() -> None:
     cadence = Cadence(10, 5.0)
     assert not cadence.due(1e9)
     assert not cadence.heartbeat_due(1e9)
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(1, 40),
+    st.none() | st.integers(1, 40),
+    st.lists(st.tuples(st.sampled_from(["read", "begin", "refuse", "wait"]), st.integers(0, 9))),
+)
+def test_it_is_known_how_long_a_checkpoint_is_away(
+    events: int, seconds: int, heartbeat: int | None, acts: list[tuple[str, int]]
+) -> None:
+    now = 0.0
+    cadence = Cadence(events, seconds, heartbeat=heartbeat)
+    for act, amount in acts:
+        if act == "read":
+            cadence.advance(amount)
+        elif act == "begin":
+            cadence.begun(now)
+        elif act == "refuse":
+            cadence.refused(now, begun=False)
+        else:
+            now += amount
+        left = cadence.left(now)
+        assert cadence.due(now) == (left == 0)
+        if left == math.inf:
+            assert not cadence.due(1e9)
+        else:
+            assert cadence.due(now + left + 1e-6)
+            assert not left or not cadence.due(now + left - 1e-6)

@@ -406,3 +406,32 @@ def test_records_that_come_with_new_partitions_are_learned_once(
     assert report["learned"] == EVENTS
     for number in range(2 if lanes == "per-partition" else 1):
         assert {verdict.ok for verdict in verify(config, log, number)} == {True}
+
+
+def test_a_checkpoint_that_time_makes_due_does_not_wait_for_events(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short silence must not hold back what was learned before it."""
+    monkeypatch.setattr("stream_update.worker.IDLE_S", 60.0)
+    config = load(configure(tmp_path, log.url, "silence"), ["checkpoint.seconds=0.05"])
+    create_topics(config, log)
+    with log.appender() as appender:
+        appender.append(
+            Record(config.source.topic, json.dumps(event).encode()) for event in elec2(30)
+        )
+    trainer = Trainer(config, log)
+    asked: list[tuple[int, float]] = []
+    poll = trainer.worker._member.poll
+
+    def noted(timeout_s: float, max_records: int) -> Poll:
+        if log.committed(config.trainer_group, config.source.topic):
+            trainer.worker.stop()
+            return poll(0.0, max_records)
+        asked.append((trainer.worker.events, timeout_s))
+        return poll(timeout_s, max_records)
+
+    monkeypatch.setattr(trainer.worker._member, "poll", noted)
+    trainer.run()
+    after = [timeout_s for events, timeout_s in asked if events]
+    assert after
+    assert max(after) <= 0.05
