@@ -10,12 +10,8 @@ each in a process of its own, and the ratio is to the stream in which all is wel
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import tempfile
 import uuid
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,37 +37,17 @@ def compare(log: str, events: int, rounds: int, folder: Path) -> list[dict[str, 
             "log": log.partition("://")[0],
             "one_in": every,
             "events_per_s": round(statistics.median(rates[every])),
-            "times": round(
-                statistics.median(a / b for a, b in zip(rates[every], rates[0], strict=True)), 3
-            ),
+            "times": logs.times(rates[every], rates[0]),
         }
         for every in EVERY
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    logs.add_options(parser)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    rows = []
-    print(f"{'log':<8}{'dead letters':<14}{'events/s':>10}{'times':>8}")
-    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
-        for log in logs.addresses(options, Path(name), opened):
-            for row in compare(log, options.events, options.rounds, Path(name)):
-                share = f"1 in {row['one_in']}" if row["one_in"] else "none"
-                print(
-                    f"{row['log']:<8}{share:<14}{row['events_per_s']:>10,}{row['times']:>8}",
-                    flush=True,
-                )
-                rows.append(row)
-    if options.json:
-        options.json.write_text(json.dumps(rows), encoding="utf-8")
+def line(row: dict[str, Any]) -> str:
+    share = f"1 in {row['one_in']}" if row["one_in"] else "none"
+    return f"{row['log']:<8}{share:<14}{row['events_per_s']:>10,}{row['times']:>8}"
 
 
 if __name__ == "__main__":
-    main()
+    head = f"{'log':<8}{'dead letters':<14}{'events/s':>10}{'times':>8}"
+    logs.compare_on_each(__doc__, compare, head, line)

@@ -11,14 +11,11 @@ started.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,37 +85,16 @@ def compare(log: str, events: int, rounds: int, folder: Path) -> list[dict[str, 
             "log": log.partition("://")[0],
             "way": name,
             "events_per_s": round(statistics.median(rates[name])),
-            "times": round(
-                statistics.median(a / b for a, b in zip(rates[name], rates["run"], strict=True)),
-                3,
-            ),
+            "times": logs.times(rates[name], rates["run"]),
         }
         for name in WAYS
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    logs.add_options(parser)
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    rows = []
-    print(f"{'log':<8}{'way':<10}{'events/s':>10}{'times':>8}")
-    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
-        for log in logs.addresses(options, Path(name), opened):
-            for row in compare(log, options.events, options.rounds, Path(name)):
-                print(
-                    f"{row['log']:<8}{row['way']:<10}{row['events_per_s']:>10,}{row['times']:>8}",
-                    flush=True,
-                )
-                rows.append(row)
-    if options.json:
-        options.json.write_text(json.dumps(rows), encoding="utf-8")
+def line(row: dict[str, Any]) -> str:
+    return f"{row['log']:<8}{row['way']:<10}{row['events_per_s']:>10,}{row['times']:>8}"
 
 
 if __name__ == "__main__":
-    main()
+    head = f"{'log':<8}{'way':<10}{'events/s':>10}{'times':>8}"
+    logs.compare_on_each(__doc__, compare, head, line)
