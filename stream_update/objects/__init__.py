@@ -26,8 +26,8 @@ each as its difference to the one before. Objects are numbered from 0 in the ord
 the groups, leaves from -1 downwards.
 """
 
-from stream_update.objects.digests import digest
+from stream_update.objects.digests import digest, without_orders
 from stream_update.objects.freezing import freeze
 from stream_update.objects.thawing import thaw
 
-__all__ = ["digest", "freeze", "thaw"]
+__all__ = ["digest", "freeze", "thaw", "without_orders"]

@@ -9,6 +9,7 @@ from typing import Any
 from stream_update.errors import CorruptSnapshot, StreamUpdateError
 from stream_update.events import Tree
 from stream_update.objects.columns import Column, Damaged, Kind, collector_held_off
+from stream_update.objects.digests import FIELDS
 from stream_update.objects.freezing import FORMAT
 from stream_update.objects.kinds import kind_of
 from stream_update.objects.leaves import MAX_DEPTH, SCALARS, has_wide, join
@@ -26,8 +27,6 @@ MAX_GROUPS = 10_000
 """Kinds of objects; a forest of every kind of tree has some dozens."""
 
 HINT = "it is damaged, was not written by this program, or needs `[learner] allow`"
-
-FIELDS = {"format", "leaves", "groups", "root"}
 
 
 def thaw(

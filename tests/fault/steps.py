@@ -115,8 +115,11 @@ def _strike(number: int, wait_s: float) -> None:
 
 
 def around(owner: type, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a method by what ``make`` returns for it; fails if there is no such method."""
-    setattr(owner, name, make(vars(owner)[name]))
+    """Replace a method by what ``make`` returns for it; fails if there is no such method.
+
+    One that is inherited is replaced for its heir alone.
+    """
+    setattr(owner, name, make(getattr(owner, name)))
 
 
 def before(owner: type, name: str, visit: Callable[[], None]) -> None:

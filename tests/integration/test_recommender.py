@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -148,12 +149,12 @@ def spoiled(genuine: Snapshot, change: Callable[[Any], None]) -> list[Any]:
         genuine.manifest,
         seq=genuine.manifest.seq + 1,
         digest=tree_digest(packed),
-        sha256=tree_digest(payload),
+        sha256=hashlib.sha256(payload).hexdigest(),
         size=len(payload),
         unpacked_size=len(packed),
         chunks=1,
     )
-    digest = tree_digest(msgspec.json.encode(manifest))
+    digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
     return records(Snapshot(manifest, digest, payload), "app.snapshots")
 
 

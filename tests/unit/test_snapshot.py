@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from stream_update import snapshot as module
 from stream_update.errors import CorruptSnapshot, LineageMismatch
 from stream_update.events import Batch, Record, TopicPartition
+from stream_update.objects import freeze, thaw
 from stream_update.restore import newest
 from stream_update.snapshot import (
     Assembler,
@@ -24,6 +25,7 @@ from stream_update.snapshot import (
     check_identity,
     records,
     seal,
+    state_digest,
 )
 
 ME = Identity(
@@ -101,6 +103,39 @@ def test_a_changed_byte_is_noticed(position: int, change: int) -> None:
     payload[position % len(payload)] ^= change
     with pytest.raises(CorruptSnapshot):
         module.open_payload(made.manifest, bytes(payload))
+
+
+@given(st.sets(st.text(max_size=4) | st.integers(), min_size=1), st.randoms())
+def test_the_order_of_a_set_is_no_part_of_the_digest(members: set[Any], order: Any) -> None:
+    """Nor is that of one inside of something else; what is in it is."""
+    shuffled = list(members)
+    order.shuffle(shuffled)
+    # One that has grown and shrunk hands out its members in an order of its own.
+    other = {*range(-500, -400), *shuffled} - {*range(-500, -400)}
+    states = [{"a": [{"learner": freeze({"known": one})}], "b": 1.5} for one in (members, other)]
+    assert state_digest(states[0]) == state_digest(states[1])
+    for state in states:
+        found = sealed(1, state).state()
+        assert state_digest(found) == state_digest(state)
+        assert thaw(found["a"][0]["learner"]) == {"known": members}
+    lacking = members - {shuffled[0]}
+    assert state_digest({**states[0], "a": [{"learner": freeze({"known": lacking})}]}) != (
+        state_digest(states[0])
+    )
+
+
+def test_a_digest_with_the_order_of_sets_is_taken_as_well() -> None:
+    """Which is what snapshots had once."""
+    grown = {f"{number}" for number in range(1000)} - {f"{number}" for number in range(30, 1000)}
+    state = {"learner": freeze(grown)}
+    made = sealed(1, state)
+    exact = hashlib.sha256(module.pack(state)).hexdigest()
+    assert made.manifest.digest != exact
+    for digest in (made.manifest.digest, exact):
+        manifest = msgspec.structs.replace(made.manifest, digest=digest)
+        assert module.open_payload(manifest, made.payload) == state
+    with pytest.raises(CorruptSnapshot, match="not the one"):
+        module.open_payload(msgspec.structs.replace(made.manifest, digest="0"), made.payload)
 
 
 def test_a_bomb_stops_at_what_the_manifest_says() -> None:
