@@ -28,8 +28,7 @@ __all__ = ["command", "main"]
 
 
 def main() -> None:
-    """The entry point of ``stream-update``."""
-    _pin_hash_seed()
+    """The command in this process, with its exit codes."""
     try:
         command(prog_name="stream-update", standalone_mode=False)
     except click.ClickException as error:
@@ -46,17 +45,6 @@ def main() -> None:
         # The reader of the output has gone, which is no error of this command.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _pin_hash_seed() -> None:
-    """A set of names has an order that depends on this seed, and some models walk one:
-    with another seed in each process, a restored model would go another way.
-    """
-    if "PYTHONHASHSEED" not in os.environ:
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        os.execve(  # noqa: S606 - this program again
-            sys.executable, [sys.executable, "-m", "stream_update", *sys.argv[1:]], environment
-        )
 
 
 def _escaped(text: str) -> str:
