@@ -6,8 +6,6 @@ import csv
 import gzip
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 from river import metrics
 
 import stream_update
+from tests import warm
+from tests.warm import Started
 
 ELEC2 = Path(stream_update.__file__).parent / "data" / "elec.csv.gz"
 
@@ -77,17 +77,10 @@ seconds = 5
     return path
 
 
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, cwd: Path) -> Started:
     """Start ``stream-update`` with these arguments."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_UPDATE_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "stream_update", *map(str, arguments)],
-        cwd=cwd,
-        env={**environment, "PYTHONHASHSEED": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return warm.start([*map(str, arguments)], cwd, {**environment, "PYTHONHASHSEED": "0"})
 
 
 def call(*arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
@@ -98,7 +91,7 @@ def call(*arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+def report_of(process: Started) -> dict[str, Any]:
     """The JSON report of a trainer that ends by itself."""
     out, err = process.communicate(timeout=110)
     assert process.returncode == 0, err

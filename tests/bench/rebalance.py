@@ -17,7 +17,6 @@ import itertools
 import json
 import signal
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from stream_update.topics import create_topics
 from tests.bench import logs
 from tests.fault.witness import Offsets
 from tests.programs import configure, elec2, start
+from tests.warm import Started
 
 RATE = 400
 """Events a second in each partition."""
@@ -76,7 +76,7 @@ class Scene:
         text = self._path.read_text().replace("seconds = 5", "seconds = 0.1")
         self._path.write_text(text)
         self._config = load(self._path)
-        self._trainers: list[subprocess.Popen[str]] = []
+        self._trainers: list[Started] = []
         self._opened = ExitStack()
         self._log = self._opened.enter_context(open_log(self._config))
         create_topics(self._config, self._log)

@@ -6,7 +6,6 @@ import base64
 import json
 import logging
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from stream_update.signing import SigningKey
 from stream_update.snapshot import Manifest, state_digest
 from stream_update.topics import create_topics
 from tests.programs import call, configure, elec2, start
+from tests.warm import Started
 
 EVENTS = 3000
 TREE = 'use = "river.tree:HoeffdingAdaptiveTreeClassifier"\ngrace_period = 50'
@@ -209,7 +209,7 @@ def test_an_estimate_says_nothing_to_anybody(made: Setting) -> None:
 
 
 @contextmanager
-def running(setting: Setting) -> Iterator[subprocess.Popen[str]]:
+def running(setting: Setting) -> Iterator[Started]:
     """A live trainer; it is drained at the end."""
     process = start("run", "-c", setting.path, cwd=setting.folder)
     try:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.programs import call, configure, start
+from tests.warm import Started
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,11 @@ def prepare(folder: Path, log: str, app: str, **options: Any) -> Path:
     return config
 
 
-def started(config: Path, *options: str) -> subprocess.Popen[str]:
+def started(config: Path, *options: str) -> Started:
     return start("run", "-c", config, "--processes", "2", "--json", *options, cwd=config.parent)
 
 
-def read_until(process: subprocess.Popen[str], pattern: str, times: int = 1) -> list[str]:
+def read_until(process: Started, pattern: str, times: int = 1) -> list[str]:
     """What the lines say that match, when so many have come."""
     assert process.stderr is not None
     found: list[str] = []
@@ -55,7 +55,7 @@ def read_until(process: subprocess.Popen[str], pattern: str, times: int = 1) -> 
     raise AssertionError("".join(lines))
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
+def ended(process: Started, code: int = 0) -> dict[str, Any]:
     out, err = process.communicate(timeout=100)
     assert process.returncode == code, err
     report: dict[str, Any] = json.loads(out) if out else {}
