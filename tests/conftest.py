@@ -59,6 +59,12 @@ def pytest_configure_node(node: object) -> None:
     node.workerinput["kafka_owner"] = config.stash[OWNER]  # type: ignore[attr-defined]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of the time a test waits, mostly for sessions to end."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

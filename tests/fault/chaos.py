@@ -93,6 +93,7 @@ class Options(NamedTuple):
     log: str
     client: str
     address: str
+    session_ms: int | None
     kills: int
     events: int
     seed: int
@@ -208,7 +209,7 @@ class Chaos:
         else:
             self._broker = self._opened.enter_context(Broker())
             url = f"kafka://{self._broker.bootstrap}"
-        self._session_s = SESSION_MS[scheme] / 1000
+        self._session_ms = options.session_ms or SESSION_MS[scheme]
         self._path = self._configure(url, scheme)
         self._config: Config = load(self._path)
         self._log: Log = self._opened.enter_context(open_log(self._config))
@@ -237,8 +238,8 @@ class Chaos:
 [kafka]
 client = "{options.client}"
 [kafka.consumer]
-session_timeout_ms = {SESSION_MS[scheme]}
-heartbeat_interval_ms = {SESSION_MS[scheme] // 5}
+session_timeout_ms = {self._session_ms}
+heartbeat_interval_ms = {self._session_ms // 5}
 [kafka.producer]
 request_timeout_ms = 2000
 delivery_timeout_ms = 3000
@@ -305,7 +306,7 @@ every = 2
         now = time.monotonic()
         soonest = now + self._chance.uniform(0.1, 0.6)
         hasty = self._chance.random() < 0.25
-        latest = soonest if hasty else now + 4 * self._session_s
+        latest = soonest if hasty else now + 4 * self._session_ms / 1000
         before = self._progress()
         while (now := time.monotonic()) < latest:
             self._hear(0.02 if now < soonest else 0.05)
@@ -497,7 +498,7 @@ every = 2
                 self._ended(child_or_none, news)
             elif child_or_none.thaw_at is None and child_or_none.armed:
                 self._fault(f"trainer {child_or_none.number} stands still at step", child_or_none)
-                length = self._chance.uniform(0.3, 2.5) * self._session_s
+                length = self._chance.uniform(0.3, 2.5) * self._session_ms / 1000
                 child_or_none.thaw_at = time.monotonic() + length
                 child_or_none.armed = None
 
@@ -566,7 +567,7 @@ every = 2
                 self._signal(child, signal.SIGKILL)
             elif name.startswith("stand"):
                 low, high = (0.1, 0.7) if name.endswith("short") else (1.2, 2.5)
-                length = self._chance.uniform(low, high) * self._session_s
+                length = self._chance.uniform(low, high) * self._session_ms / 1000
                 child.thaw_at = time.monotonic() + length
                 self._signal(child, signal.SIGSTOP)
             else:
@@ -644,6 +645,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     add("--log", choices=["sqlite", "kafka"], default="sqlite")
     add("--client", choices=[*KAFKA_CLIENTS], default="kafka-python", help="for --log kafka")
     add("--address", default="", help="host:port of a broker that runs already")
+    add("--session-ms", type=int, help="of the trainers' group, if that broker allows it")
     add("--kills", type=int, default=30)
     add("--events", type=int, default=30_000)
     add("--seed", type=int, default=0, help="default: a new one")

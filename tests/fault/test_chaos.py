@@ -20,11 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
-def log(request: pytest.FixtureRequest) -> str:
-    """The kind of log; a chaos run starts a broker of its own, where one can be had."""
-    if request.param == "kafka":
-        request.getfixturevalue("kafka_bootstrap")
-    return str(request.param)
+def log(request: pytest.FixtureRequest) -> list[str]:
+    """The options for a kind of log; no fault comes to the broker, so all share the run's."""
+    if request.param == "sqlite":
+        return ["--log", "sqlite"]
+    return shared(request.getfixturevalue("kafka_bootstrap"))
+
+
+def shared(address: str) -> list[str]:
+    return ["--log", "kafka", "--address", address, "--session-ms", "2000"]
 
 
 def chaos(folder: Path, *arguments: str | int) -> tuple[int, str]:
@@ -67,20 +71,20 @@ def test_learners_of_batches(learner: str, tmp_path: Path) -> None:
     assert re.search(r"[1-9]\d* for serving", said)
 
 
-def test_the_end_at_the_steps_of_the_protocol(tmp_path: Path, log: str) -> None:
+def test_the_end_at_the_steps_of_the_protocol(tmp_path: Path, log: list[str]) -> None:
     trace = tmp_path / "trace"
-    kills = 12 if log == "sqlite" else 6
+    kills = 12 if "sqlite" in log else 6
     options = ("--kills", kills, "--events", 6000, "--only", "step", "--trace", str(trace))
-    said = survives(tmp_path, "--log", log, "--seed", 43, *options)
+    said = survives(tmp_path, *log, "--seed", 43, *options)
     assert "killed at a step" in said
     # Whether anything lies between S and C at a death is left to the machine.
     reached = {int(line) for line in trace.read_text().split()}
-    assert reached | {BETWEEN} == {*steps_of(log)}
+    assert reached | {BETWEEN} == {*steps_of(log[1])}
 
 
-def test_standing_still_for_longer_than_the_session(tmp_path: Path, log: str) -> None:
+def test_standing_still_for_longer_than_the_session(tmp_path: Path, log: list[str]) -> None:
     options = ("--kills", 4, "--events", 4000, "--only", "stand still, long")
-    assert "stand still, long" in survives(tmp_path, "--log", log, "--seed", 44, *options)
+    assert "stand still, long" in survives(tmp_path, *log, "--seed", 44, *options)
 
 
 @pytest.mark.kafka
@@ -93,8 +97,18 @@ def test_a_broker_that_is(tmp_path: Path, kafka_bootstrap: str, fault: str) -> N
 @pytest.mark.kafka
 def test_kills_with_the_other_client(tmp_path: Path, kafka_bootstrap: str) -> None:
     pytest.importorskip("confluent_kafka")
-    options = ("--log", "kafka", "--client", "librdkafka", "--kills", 6, "--events", 4000)
-    survives(tmp_path, "--seed", 47, *options, "--only", "step", "--only", "kill")
+    options = ("--client", "librdkafka", "--kills", 6, "--events", 4000)
+    survives(
+        tmp_path,
+        *shared(kafka_bootstrap),
+        "--seed",
+        47,
+        *options,
+        "--only",
+        "step",
+        "--only",
+        "kill",
+    )
 
 
 @pytest.mark.parametrize(
