@@ -301,7 +301,7 @@ def test_missing_rights_are_named_and_nothing_is_done(
         assert setting.outputs() == {0: b"x"}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_take_over_after_the_broker_was_killed(
     private_broker: Broker, committed: bool, monkeypatch: pytest.MonkeyPatch
