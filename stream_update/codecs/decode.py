@@ -48,9 +48,12 @@ class JsonCodec:
     events, and :attr:`shares` (None without a limit) of which origins; all are part of the
     lane's state, so a batch must be fed to the lane as a whole once it has been decoded. Never
     raises for what a record holds.
+
+    With ``tables`` the features of a block are a :class:`~stream_update.events.Table` where
+    they can be, with the same events in it.
     """
 
-    def __init__(self, source: SourceOptions, task: str) -> None:
+    def __init__(self, source: SourceOptions, task: str, *, tables: bool = False) -> None:
         self.schema = LabelSchema(task, source)
         self.names = FeatureNames(source.max_names)
         self.duplicates = (
@@ -60,7 +63,7 @@ class JsonCodec:
             ShareLimit(source.share_window, source.max_share) if source.max_share < 1 else None
         )
         self._layout = Layout(source)
-        self._reader = reader_of(source, self._layout, sets=task == "multilabel")
+        self._reader = reader_of(source, self._layout, sets=task == "multilabel", tables=tables)
 
     def decode(self, batch: Batch) -> Block:
         """Usable events, unlabelled ones apart, repeats counted, dead letters for the rest."""
@@ -120,7 +123,7 @@ class JsonCodec:
         return ScoreBlock(
             batch.partition,
             list(events.offsets()),
-            events.features,
+            list(events.features),
             events.ids(layout.id),
             events.keys(layout.key),
             events.dead_letters,

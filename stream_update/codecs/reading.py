@@ -11,6 +11,7 @@ import msgspec
 from stream_update.codecs.fast import Fast
 from stream_update.codecs.layout import MISSING, Layout, Rows, SourceOptions
 from stream_update.codecs.strict import Strict
+from stream_update.codecs.tables import Tables
 from stream_update.errors import BadEvent, ConfigError
 from stream_update.events import Batch
 
@@ -29,25 +30,35 @@ class RecordReader(Protocol):
         ...
 
 
-def reader_of(source: SourceOptions, layout: Layout, *, sets: bool = False) -> RecordReader:
-    """The reader for ``source.format``; ``sets``: labels may be lists and objects.
+def reader_of(
+    source: SourceOptions, layout: Layout, *, sets: bool = False, tables: bool = False
+) -> RecordReader:
+    """The reader for ``source.format``; ``sets``: labels may be lists and objects; ``tables``:
+    features may be a :class:`~stream_update.events.Table`.
 
     Raises :class:`ConfigError`.
     """
     if source.format == "raw":
         return Arrays(source, layout)
-    return Objects(source, layout, sets=sets)
+    return Objects(source, layout, sets=sets, tables=tables)
 
 
 class Objects:
     """JSON objects."""
 
-    def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool) -> None:
+    def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool, tables: bool) -> None:
+        self._tables = Tables(source, layout) if tables and not sets else None
         self._fast = Fast(source, layout, sets=sets)
         self._strict = Strict(source, layout)
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
-        return self._fast.read(batch.values[start:stop])
+        values, tables = batch.values[start:stop], self._tables
+        rows = tables.read(values) if tables is not None else None
+        if rows is None:
+            rows = self._fast.read(values)
+            if rows is not None and tables is not None:
+                tables.see(values)
+        return rows
 
     def one(self, batch: Batch, place: int) -> Rows:
         return self._strict.read(batch.values[place])

@@ -26,6 +26,7 @@ from stream_update.codecs import JsonCodec
 from stream_update.config import Config, load
 from stream_update.events import Batch, Block, Chances, Features, Outcomes, Predictions, Tree
 from stream_update.lane import Lane
+from stream_update.learners.compiled import CompiledLearner
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor
 from stream_update.monitors.prequential import Prequential
@@ -116,8 +117,8 @@ class Ways:
             for outcomes in self._answered
         ]
 
-    def _decoded(self) -> Iterator[Block]:
-        codec = JsonCodec(self._config.source, "binary")
+    def _decoded(self, *, tables: bool = False) -> Iterator[Block]:
+        codec = JsonCodec(self._config.source, "binary", tables=tables)
         return map(codec.decode, self._batches)
 
     def _outcomes(self, block: Block) -> Outcomes:
@@ -127,6 +128,7 @@ class Ways:
     def all(self) -> dict[str, Way]:
         return {
             "decode": self._decode,
+            "decode, table": lambda: self._decode(tables=True),
             "lane, echo": lambda: self._feed(Echo(self._block), []),
             "river alone": self._river,
             "river learner": self._river_learner,
@@ -138,24 +140,31 @@ class Ways:
             "all but reading, river": lambda: self._through(
                 RiverLearner(model, "binary"), monitors()
             ),
+            "all but reading, compiled": lambda: self._compiled(tables=True),
+            "the same without tables": lambda: self._compiled(tables=False),
             "the same, reacting": lambda: self._through(
                 RiverLearner(model, "binary"), monitors("reset")
             ),
             "bare loop": self._bare,
         }
 
-    def _decode(self) -> None:
-        for _ in self._decoded():
+    def _decode(self, *, tables: bool = False) -> None:
+        for _ in self._decoded(tables=tables):
             pass
+
+    def _compiled(self, *, tables: bool) -> None:
+        self._through(CompiledLearner(model(), "binary"), monitors(), tables=tables)
 
     def _feed(self, learner: Learner, watching: Sequence[Monitor]) -> None:
         lane = Lane(learner, watching, {0: 0})
         for block in self._blocks:
             lane.feed(block)
 
-    def _through(self, learner: Learner, watching: Sequence[Monitor]) -> None:
+    def _through(
+        self, learner: Learner, watching: Sequence[Monitor], *, tables: bool = False
+    ) -> None:
         lane = Lane(learner, watching, {0: 0})
-        for block in self._decoded():
+        for block in self._decoded(tables=tables):
             lane.feed(block)
 
     def _river(self) -> None:
