@@ -19,9 +19,9 @@ __all__ = ["Tables"]
 QUOTE = ord('"')
 NOT_IN_KEYS = {":", '"', "\\", *map(chr, range(32))}
 REST = 8
-LONGEST_REST = 10
-"""It rests for ``REST * 2**misses`` times: the first time for longer than it takes to find
-what is wrong with a single record."""
+MOST = 10
+"""After ``n`` misses, at most this many, it rests for ``2**n - 2`` times if the records were valid,
+and else for ``REST * 2**n`` times, in which the bad one among them is found."""
 
 
 class Tables:
@@ -40,31 +40,32 @@ class Tables:
         self._shape: _Shape | None = None
         self._misses = 0
         self._rest = 0
-        self._curious = True
+        self._missed = False
 
     def read(self, values: Sequence[bytes | None]) -> Rows | None:
         """All of the records, or None if they have to be read in another way.
 
         Streams that it is not made for cost next to nothing: it rests after a miss, twice as
-        long after the next, and half as long again after each that was none.
+        long after the next, and half as long again for each time that was none.
         """
+        self._missed = False
         if self._rest:
             self._rest -= 1
             return None
         rows = None if self._shape is None else self._shape.read(values, self._source.max_bytes)
-        if rows is None:
-            self._misses = min(self._misses + 1, LONGEST_REST)
-            self._rest = REST * 2**self._misses
-            self._curious = True
-        else:
+        if rows is not None:
             self._misses = max(self._misses - 1, 0)
-        return rows
+            return rows
+        self._missed = True
+        self._misses = min(self._misses + 1, MOST)
+        self._rest = REST * 2**self._misses
+        return None
 
     def see(self, values: Sequence[bytes | None]) -> None:
-        """Be shown valid records that were read in another way: the next may be like them."""
-        if not self._curious:
+        """Be shown what :meth:`read` has just left, and is valid: the next may be like it."""
+        if not self._missed:
             return
-        self._curious = False
+        self._rest = 2**self._misses - 2
         record = msgspec.json.decode(values[-1] or b"")
         inner = record[FEATURES] if self._layout.nested else {}
         keys = (list(record), list(inner))
