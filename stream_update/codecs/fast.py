@@ -82,7 +82,10 @@ class Fast:
     def _decoder(self, null: Any) -> Callable[[Any], Record]:
         """``null`` is None where a feature may be null, and a text (once more) where not."""
         kinds = self._kinds
-        number, integer, wide, text = kinds.number, kinds.integer, kinds.wide, kinds.text
+        number: Any = kinds.number
+        integer: Any = kinds.integer
+        wide: Any = kinds.wide
+        text: Any = kinds.text
         feature: Any = number | (wide if self._mixed else integer) | text | kinds.truth | null
         classes: Any = list[float | wide | text | bool]
         if self._apart:
