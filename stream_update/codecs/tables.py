@@ -18,6 +18,8 @@ __all__ = ["Tables"]
 
 QUOTE = ord('"')
 NOT_IN_KEYS = {":", '"', "\\", *map(chr, range(32))}
+LARGEST = 4096
+"""Bytes of one record that are looked at: more make what is kept for a table large."""
 REST = 8
 MOST = 10
 """After ``n`` misses, at most this many, it rests for ``2**n - 2`` times if the records were valid,
@@ -119,7 +121,7 @@ class _Shape(NamedTuple):
 class _Order:
     """The order of the keys in the text of a record, known by the bytes that tell them apart: the
     quote behind each key, and the letters as far before it as keys that end alike begin to
-    differ.
+    differ. ``size`` is how many there are.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -135,6 +137,7 @@ class _Order:
         # Where a key has no such letter the quote behind it is looked at once more.
         rows = [[back if back <= len(text) else 1 for text in quoted] for back in backs]
         byte = [[text[-back] for back, text in zip(row, quoted, strict=True)] for row in rows]
+        self.size = len(keys) * len(backs)
         self._count = len(keys)
         self._back = np.array(rows)
         self._byte = np.array(byte, np.uint8)
@@ -183,6 +186,9 @@ def _shape(source: SourceOptions, layout: Layout, record: Mapping[str, Any]) -> 
     text = outer if at is None else [*outer[: at + 1], *inner, *outer[at + 1 :]]
     if any(not NOT_IN_KEYS.isdisjoint(key) for key in text):
         return None
+    order = _Order(text)
+    if order.size > LARGEST:
+        return None
     kinds = Kinds(source)
     number = kinds.number | kinds.integer | kinds.truth
     other = float | kinds.wide | kinds.text | bool | None
@@ -200,7 +206,7 @@ def _shape(source: SourceOptions, layout: Layout, record: Mapping[str, Any]) -> 
         apart,
         [name for name in layout.fields if name not in outer],
         msgspec.json.Decoder(_struct(outer, types)).decode,
-        _Order(text),
+        order,
     )
 
 

@@ -401,6 +401,17 @@ def test_streams_that_are_not_made_for_it_are_let_alone() -> None:
     assert made.call_count <= 8
 
 
+def test_names_that_take_much_to_tell_apart_are_left_to_the_other_ways() -> None:
+    source = Source(topic="t", features="*")
+    for count, table in ((60, True), (100, False)):
+        event = {"a" * length: 1 for length in range(1, count)} | {"label": 1}
+        reader = Tables(source, Layout(source))
+        values = [json.dumps(event).encode()] * 3
+        assert taken(reader, values) is None
+        reader.see(values)
+        assert (taken(reader, values) is not None) == table
+
+
 def test_several_labels_of_an_event_come_without_tables() -> None:
     values = [b'{"a": 1, "label": ["x"]}'] * 4
     for block in blocks_of(FLAT, values, values, task="multilabel"):
