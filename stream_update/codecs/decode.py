@@ -17,10 +17,6 @@ from stream_update.events import Batch, Block, DeadLetter, Features
 
 __all__ = ["JsonCodec", "ScoreBlock"]
 
-TOGETHER = 128
-"""Records read at once: enough that asking once pays, few enough that a bad one, for which
-they are read again, costs little."""
-
 
 class ScoreBlock(NamedTuple):
     """A batch decoded for scoring; columns have one entry for each usable event.
@@ -136,8 +132,11 @@ class JsonCodec:
         count = len(events.batch)
         if not count:
             raise ValueError("an empty batch does not say where reading goes on")
-        for start in range(0, count, TOGETHER):
-            self._take(events, start, min(start + TOGETHER, count), labelled=labelled)
+        start = 0
+        while start < count:
+            stop = min(start + self._reader.together, count)
+            self._take(events, start, stop, labelled=labelled)
+            start = stop
 
     def _take(self, events: Columns, start: int, stop: int, *, labelled: bool) -> None:
         """Halve what cannot be taken as a whole, until the one that cannot stands alone."""

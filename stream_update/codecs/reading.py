@@ -18,8 +18,20 @@ from stream_update.events import Batch
 __all__ = ["RecordReader", "reader_of"]
 
 
+TOGETHER = 128
+"""Records read at once: enough that asking once pays, few enough that a bad one, for which
+they are read again, costs little."""
+MANY = 512
+"""The same where bad ones are rare."""
+
+
 class RecordReader(Protocol):
     """Reads the records of a batch, many at once if they are valid beyond doubt."""
+
+    @property
+    def together(self) -> int:
+        """How many it is to be asked for at once."""
+        ...
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
         """Those at these places; None if one of them needs a closer look."""
@@ -50,6 +62,10 @@ class Objects:
         self._tables = Tables(source, layout) if tables and not sets else None
         self._fast = Fast(source, layout, sets=sets)
         self._strict = Strict(source, layout)
+
+    @property
+    def together(self) -> int:
+        return MANY if self._tables is not None and self._tables.steady else TOGETHER
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
         values, tables = batch.values[start:stop], self._tables
@@ -93,6 +109,10 @@ class Arrays:
                 f"max_bytes ({source.max_bytes}) lets a record have",
                 hint=f"max_bytes = {self._size}, or more",
             )
+
+    @property
+    def together(self) -> int:
+        return TOGETHER
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
         values = batch.values[start:stop]

@@ -20,7 +20,9 @@ QUOTE = ord('"')
 NOT_IN_KEYS = {":", '"', "\\", *map(chr, range(32))}
 LARGEST = 4096
 """Bytes of one record that are looked at: more make what is kept for a table large."""
-REST = 8
+STEADY = 10_000
+"""After so many records without a miss the next is taken to be as far away."""
+REST = 6
 MOST = 10
 """After ``n`` misses, at most this many, it rests for ``2**n - 2`` times if the records were valid,
 and else for ``REST * 2**n`` times, in which the bad one among them is found."""
@@ -43,6 +45,12 @@ class Tables:
         self._misses = 0
         self._rest = 0
         self._missed = False
+        self._taken = 0
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has taken all of the last :data:`STEADY` records."""
+        return self._taken >= STEADY
 
     def read(self, values: Sequence[bytes | None]) -> Rows | None:
         """All of the records, or None if they have to be read in another way.
@@ -57,8 +65,10 @@ class Tables:
         rows = None if self._shape is None else self._shape.read(values, self._source.max_bytes)
         if rows is not None:
             self._misses = max(self._misses - 1, 0)
+            self._taken += len(values)
             return rows
         self._missed = True
+        self._taken = 0
         self._misses = min(self._misses + 1, MOST)
         self._rest = REST * 2**self._misses
         return None

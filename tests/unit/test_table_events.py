@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_update.codecs import JsonCodec, tables
+from stream_update.codecs import JsonCodec, reading, tables
 from stream_update.codecs.fast import Fast
 from stream_update.codecs.layout import Layout, Rows
 from stream_update.codecs.tables import Tables
@@ -173,18 +173,24 @@ def streams(draw: st.DrawFn) -> tuple[str, Source, list[bytes | None]]:
     streams(),
     st.lists(st.integers(0, 12), max_size=3),
     st.sampled_from(["binary", "multiclass", "regression"]),
-    st.sampled_from([(8, 10), (0, 10), (0, 1)]),
+    st.sampled_from([(6, 10), (0, 10), (0, 1)]),
+    st.sampled_from([(128, 512, 10_000), (3, 8, 6)]),
 )
 def test_every_way_and_every_cut_say_the_same(
     stream: tuple[str, Source, list[bytes | None]],
     cuts: list[int],
     task: str,
     rest: tuple[int, int],
+    at_once: tuple[int, int, int],
 ) -> None:
     _, source, values = stream
     cuts = [cut for cut in cuts if cut < len(values)]
     alone = decoded(source, task, values, range(1, len(values)), table=False)
-    with mock.patch.multiple(tables, REST=rest[0], MOST=rest[1]):
+    together, many, steady = at_once
+    with (
+        mock.patch.multiple(tables, REST=rest[0], MOST=rest[1], STEADY=steady),
+        mock.patch.multiple(reading, TOGETHER=together, MANY=many),
+    ):
         # Each stream twice, so that what it looks like has been seen.
         for again in (values, values * 3):
             expected = decoded(source, task, again, (), table=False)[:2]
@@ -410,6 +416,23 @@ def test_names_that_take_much_to_tell_apart_are_left_to_the_other_ways() -> None
         assert taken(reader, values) is None
         reader.see(values)
         assert (taken(reader, values) is not None) == table
+
+
+def test_more_records_are_read_at_once_where_bad_ones_are_rare() -> None:
+    codec = JsonCodec(FLAT, "binary", tables=True)
+    found: list[Any] = []
+    asked = mock.patch.object(
+        Tables, "read", autospec=True, side_effect=lambda _, values: found.append(len(values))
+    )
+    values = lines(1000)
+    for _ in range(12):
+        codec.decode(batch(values))
+    for between, expected in ((values, [512, 488]), ([b"{", b"{"], [128] * 7 + [104])):
+        codec.decode(batch(between))
+        found.clear()
+        with asked:
+            codec.decode(batch(values))
+        assert found == expected
 
 
 def test_several_labels_of_an_event_come_without_tables() -> None:
