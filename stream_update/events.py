@@ -193,7 +193,8 @@ class Block(NamedTuple):
     ``letter_of(i, reason, detail)`` makes the dead letter of the i-th usable event:
     the lane needs it for events that only the learner finds unusable. ``duplicates`` is
     how many events are left out because they were there before. The events that
-    ``unlabelled`` counts are in ``without_labels``, None if there are none.
+    ``unlabelled`` counts are in ``without_labels``, None if there are none. For learners that
+    take one ``features`` may be a :class:`Table`.
     """
 
     partition: int

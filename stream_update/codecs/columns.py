@@ -56,7 +56,8 @@ class Columns:
                 }
             self.labels += labels
         self.places += places
-        self._features.append(features)
+        if features:
+            self._features.append(features)
         for name, kept in self._fields.items():
             kept.extend(columns[name])
 
