@@ -22,7 +22,7 @@ from stream_update.learners.river import RiverLearner
 from stream_update.monitors.prequential import Prequential, UserMetric
 from stream_update.plans import Kit
 from stream_update.plugins import LEARNERS, WRAPS
-from stream_update.protocols import Described, Learner, Monitor
+from stream_update.protocols import Described, Learner, Monitor, TakesTables
 from stream_update.serving import Serving
 
 __all__ = [
@@ -330,14 +330,16 @@ def _check_needs(config: Config, learner: Described) -> None:
 
 def fresh_lane(config: Config, parts: Components, start: Mapping[int, int]) -> Kit:
     """A lane that has learned nothing, with its decoder; ``start`` as for :class:`Lane`."""
-    codec = JsonCodec(config.source, config.task)
+    learner = parts.make_learner()
+    tables = isinstance(learner, TakesTables) and learner.takes_tables
+    codec = JsonCodec(config.source, config.task, tables=tables)
     monitors = parts.make_monitors()
     extras: dict[str, Stateful] = {"labels": codec.schema, "names": codec.names}
     if codec.duplicates is not None:
         extras["duplicates"] = codec.duplicates
     if codec.shares is not None:
         extras["shares"] = codec.shares
-    lane = Lane(parts.make_learner(), monitors, start, extras=extras)
+    lane = Lane(learner, monitors, start, extras=extras)
     prequential = monitors[0]
     assert isinstance(prequential, Prequential)
     return Kit(lane, codec.decode, prequential.recent_loss)

@@ -30,6 +30,7 @@ __all__ = [
     "Predictions",
     "Record",
     "Run",
+    "Table",
     "TopicInfo",
     "TopicPartition",
     "TopicSpec",
@@ -192,7 +193,8 @@ class Block(NamedTuple):
     ``letter_of(i, reason, detail)`` makes the dead letter of the i-th usable event:
     the lane needs it for events that only the learner finds unusable. ``duplicates`` is
     how many events are left out because they were there before. The events that
-    ``unlabelled`` counts are in ``without_labels``, None if there are none.
+    ``unlabelled`` counts are in ``without_labels``, None if there are none. For learners that
+    take one ``features`` may be a :class:`Table`.
     """
 
     partition: int
@@ -208,6 +210,65 @@ class Block(NamedTuple):
     letter_of: Callable[[int, str, str], DeadLetter]
     duplicates: int = 0
     without_labels: Unlabelled | None = None
+
+
+class Table(Sequence[Features]):
+    """Events that all have the same names in the same order, as their values alone.
+
+    ``names`` are those of one event, at least one, and ``values`` are those of the first
+    event, then those of the second, and so on. It stands for the sequence of events as
+    dictionaries, and makes one only when it is asked for it; who wants a matrix takes the values.
+    Nobody may write into it.
+    """
+
+    __slots__ = ("names", "values")
+
+    def __init__(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        if not names or len(values) % len(names):
+            raise ValueError(f"expected {len(names)} values for each event, got {len(values)}")
+        self.names = tuple(names)
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values) // len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Features: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Table: ...
+
+    def __getitem__(self, index: int | slice) -> Features | Table:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return self.only(places)
+        return dict(zip(self.names, self._row(places), strict=True))
+
+    def __iter__(self) -> Iterator[Features]:
+        names = self.names
+        for row in zip(*[iter(self.values)] * len(names), strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    def only(self, places: Sequence[int]) -> Table:
+        """The events at these places."""
+        if isinstance(places, range) and places.step == 1:
+            size = len(self.names)
+            return Table(self.names, self.values[places.start * size : places.stop * size])
+        return Table(self.names, [value for place in places for value in self._row(place)])
+
+    def _row(self, place: int) -> Sequence[Any]:
+        start = place * len(self.names)
+        return self.values[start : start + len(self.names)]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.names!r}, {self.values!r})"
 
 
 class Chances(Sequence[Mapping[Any, float]]):

@@ -45,6 +45,7 @@ __all__ = [
     "Publisher",
     "Reader",
     "Serves",
+    "TakesTables",
 ]
 
 
@@ -331,6 +332,17 @@ class DumpsInACopy(Protocol):
     """
 
     dumps_in_a_copy: bool
+
+
+@runtime_checkable
+class TakesTables(Protocol):
+    """What a learner may have besides: events as a table cost it less than as dictionaries.
+
+    Where it is true, the features that it is given may be a
+    :class:`~stream_update.events.Table`, which stands for the same events.
+    """
+
+    takes_tables: bool
 
 
 @runtime_checkable

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
 
-from stream_update.events import Alarm, Features, Outcomes, Predictions, Tree
-from stream_update.protocols import Learner, Monitor
+from stream_update.events import Alarm, Features, Outcomes, Predictions, Table, Tree
+from stream_update.protocols import Learner, Monitor, TakesTables
 from stream_update.snapshot import state_digest
 
 __all__ = ["check_learner", "check_monitor"]
@@ -57,6 +58,8 @@ def check_learner(
         _check_dump(make, features, labels, cut, said, state)
     if size == 1:
         _check_blocks(make, features, labels, said, state)
+    if isinstance(learner, TakesTables) and learner.takes_tables:
+        _check_tables(make, features, labels, said, state)
 
 
 def _check_pure(
@@ -123,6 +126,48 @@ def _check_blocks(
         assert state_digest(_stored(learner.dump())) == state_digest(state), (
             f"predict_then_learn of {size} events at once learns other things than one by one"
         )
+
+
+def _check_tables(
+    make: Callable[[], Learner],
+    features: Sequence[Features],
+    labels: Sequence[Any],
+    said: Sequence[Predictions],
+    state: Tree,
+) -> None:
+    learner = make()
+    again = []
+    for xs, ys in _batches(learner.batch, features, labels):
+        again.append(learner.predict(_table(xs)))
+        learner.learn(_table(xs), ys)
+    assert _alike(again, said), "of events as a table it says other things"
+    assert state_digest(_stored(learner.dump())) == state_digest(state), (
+        "of events as a table it learns other things"
+    )
+    if learner.batch > 1:
+        return
+    learner = make()
+    values: list[Any] = []
+    stop = 0
+    for _, alike in groupby(map(tuple, features)):
+        start, stop = stop, stop + len(list(alike))
+        values += learner.predict_then_learn(
+            _table(features[start:stop]), labels[start:stop]
+        ).values
+    assert _alike(values, [value for answer in said for value in answer.values]), (
+        "predict_then_learn of events as a table says other things than one by one"
+    )
+    assert state_digest(_stored(learner.dump())) == state_digest(state), (
+        "predict_then_learn of events as a table learns other things than one by one"
+    )
+
+
+def _table(features: Sequence[Features]) -> Sequence[Features]:
+    """The events as a table, if they have the same names and have any."""
+    names = list(features[0])
+    if not names or any(list(event) != names for event in features):
+        return features
+    return Table(names, [value for event in features for value in event.values()])
 
 
 def check_monitor(make: Callable[[], Monitor], outcomes: Outcomes) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from stream_update.codecs.layout import Place, Rows
 from stream_update.codecs.times import event_time
-from stream_update.events import Batch, DeadLetter, Features, Unlabelled
+from stream_update.events import Batch, DeadLetter, Features, Table, Unlabelled
 
 __all__ = ["Columns"]
 
@@ -23,13 +24,19 @@ class Columns:
     def __init__(self, batch: Batch, kept: Iterable[Place]) -> None:
         self.batch = batch
         self.places: list[int] = []
-        self.features: list[Features] = []
+        self._features: list[Sequence[Features]] = []
         self.labels: list[Any] = []
         self._unlabelled: tuple[list[int], list[Features]] = ([], [])
         self.dead_letters: list[DeadLetter] = []
         self._fields: dict[str, list[Any]] = {
             place.field: [] for place in kept if place.field is not None
         }
+
+    @property
+    def features(self) -> Sequence[Features]:
+        if len(self._features) > 1:
+            self._features = [_joined(self._features)]
+        return self._features[0] if self._features else []
 
     def add(self, places: Sequence[int], rows: Rows, labels: Sequence[Any] | None) -> None:
         """Take records in; those with the label None are put aside."""
@@ -42,21 +49,22 @@ class Columns:
                         self._unlabelled[0].append(places[index])
                         self._unlabelled[1].append(features[index])
                 places = [places[index] for index in chosen]
-                features = [features[index] for index in chosen]
+                features = _only(features, chosen)
                 labels = [labels[index] for index in chosen]
                 columns = {
                     name: [column[index] for index in chosen] for name, column in columns.items()
                 }
             self.labels += labels
         self.places += places
-        self.features += features
+        if features:
+            self._features.append(features)
         for name, kept in self._fields.items():
             kept.extend(columns[name])
 
     def keep(self, indices: Sequence[int]) -> None:
         """Only these of the usable events; the others leave no trace."""
         self.places = [self.places[index] for index in indices]
-        self.features = [self.features[index] for index in indices]
+        self._features = [_only(self.features, indices)]
         self.labels = [self.labels[index] for index in indices]
         for name, column in self._fields.items():
             self._fields[name] = [column[index] for index in indices]
@@ -137,6 +145,32 @@ class Columns:
         """The last header of that name, as Kafka's own clients take it."""
         headers = self.batch.headers
         return dict(headers[place]).get(name) if headers else None
+
+
+def _only(features: Sequence[Features], indices: Sequence[int]) -> Sequence[Features]:
+    if isinstance(features, Table):
+        return features.only(indices)
+    return [features[index] for index in indices]
+
+
+def _joined(parts: Sequence[Sequence[Features]]) -> Sequence[Features]:
+    """One after the other, as a table if one of them is and all can be."""
+    for part in parts:
+        if isinstance(part, Table):
+            values = [_values(other, part.names) for other in parts]
+            if None not in values:
+                return Table(part.names, list(chain.from_iterable(filter(None, values))))
+            break
+    return list(chain.from_iterable(parts))
+
+
+def _values(features: Sequence[Features], names: tuple[str, ...]) -> Sequence[Any] | None:
+    """The values of events that all have these names in this order, None if they do not."""
+    if isinstance(features, Table):
+        return features.values if features.names == names else None
+    if all(tuple(event) == names for event in features):
+        return [value for event in features for value in event.values()]
+    return None
 
 
 def _identity(raw: Any) -> Any:

@@ -17,10 +17,6 @@ from stream_update.events import Batch, Block, DeadLetter, Features
 
 __all__ = ["JsonCodec", "ScoreBlock"]
 
-TOGETHER = 128
-"""Records read at once: enough that asking once pays, few enough that a bad one, for which
-they are read again, costs little."""
-
 
 class ScoreBlock(NamedTuple):
     """A batch decoded for scoring; columns have one entry for each usable event.
@@ -48,9 +44,12 @@ class JsonCodec:
     events, and :attr:`shares` (None without a limit) of which origins; all are part of the
     lane's state, so a batch must be fed to the lane as a whole once it has been decoded. Never
     raises for what a record holds.
+
+    With ``tables`` the features of a block are a :class:`~stream_update.events.Table` where
+    they can be, with the same events in it.
     """
 
-    def __init__(self, source: SourceOptions, task: str) -> None:
+    def __init__(self, source: SourceOptions, task: str, *, tables: bool = False) -> None:
         self.schema = LabelSchema(task, source)
         self.names = FeatureNames(source.max_names)
         self.duplicates = (
@@ -60,7 +59,7 @@ class JsonCodec:
             ShareLimit(source.share_window, source.max_share) if source.max_share < 1 else None
         )
         self._layout = Layout(source)
-        self._reader = reader_of(source, self._layout, sets=task == "multilabel")
+        self._reader = reader_of(source, self._layout, sets=task == "multilabel", tables=tables)
 
     def decode(self, batch: Batch) -> Block:
         """Usable events, unlabelled ones apart, repeats counted, dead letters for the rest."""
@@ -120,7 +119,7 @@ class JsonCodec:
         return ScoreBlock(
             batch.partition,
             list(events.offsets()),
-            events.features,
+            list(events.features),
             events.ids(layout.id),
             events.keys(layout.key),
             events.dead_letters,
@@ -133,8 +132,11 @@ class JsonCodec:
         count = len(events.batch)
         if not count:
             raise ValueError("an empty batch does not say where reading goes on")
-        for start in range(0, count, TOGETHER):
-            self._take(events, start, min(start + TOGETHER, count), labelled=labelled)
+        start = 0
+        while start < count:
+            stop = min(start + self._reader.together, count)
+            self._take(events, start, stop, labelled=labelled)
+            start = stop
 
     def _take(self, events: Columns, start: int, stop: int, *, labelled: bool) -> None:
         """Halve what cannot be taken as a whole, until the one that cannot stands alone."""

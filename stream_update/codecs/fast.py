@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import add
 from typing import Annotated, Any, cast
@@ -12,14 +11,11 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from stream_update.codecs.kinds import COLON, REFUSED, Kinds
 from stream_update.codecs.layout import FEATURES, MISSING, Layout, Rows, SourceOptions
 from stream_update.events import Features
 
 __all__ = ["Fast"]
-
-INT64 = 2**63 - 1
-COLON = ord(":")
-REFUSED = (msgspec.MsgspecError, UnicodeDecodeError)
 
 Record = dict[str, Any]
 
@@ -38,14 +34,15 @@ class Fast:
     def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool = False) -> None:
         self._source = source
         self._layout = layout
-        self._limit = min(source.max_number, sys.float_info.max)
+        self._kinds = Kinds(source)
+        self._limit = self._kinds.limit
         # In the flat layout ids and times stand among the features and may be larger
         # numbers, so there the range of the features is checked afterwards.
         self._mixed = not layout.nested and len(layout.fields) > 1
         self._sets = sets
         # There the label stands among the features, and what it may be they may not.
         self._apart = sets and not layout.nested
-        self._decode = self._decoder(bool)
+        self._decode = self._decoder(self._kinds.text)
         self._decode_nulls = self._decoder(None)
         self._nulls_seen = False
 
@@ -83,13 +80,13 @@ class Fast:
         return None if names is None else Rows(features, fields, names)
 
     def _decoder(self, null: Any) -> Callable[[Any], Record]:
-        """``null`` is None where a feature may be null, and bool (once more) where not."""
-        whole = int(min(self._limit, INT64))
-        number: Any = Annotated[float, Meta(ge=-self._limit, le=self._limit)]
-        integer = Annotated[int, Meta(ge=-whole, le=whole)]
-        text = Annotated[str, Meta(max_length=self._source.max_string)]
-        wide = Annotated[int, Meta(ge=-INT64, le=INT64)]
-        feature: Any = number | (wide if self._mixed else integer) | text | bool | null
+        """``null`` is None where a feature may be null, and a text (once more) where not."""
+        kinds = self._kinds
+        number: Any = kinds.number
+        integer: Any = kinds.integer
+        wide: Any = kinds.wide
+        text: Any = kinds.text
+        feature: Any = number | (wide if self._mixed else integer) | text | kinds.truth | null
         classes: Any = list[float | wide | text | bool]
         if self._apart:
             feature |= classes | dict[str, bool]

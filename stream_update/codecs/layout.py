@@ -88,7 +88,7 @@ class Rows(NamedTuple):
     of all features.
     """
 
-    features: list[Features]
+    features: Sequence[Features]
     fields: dict[str, list[Any]]
     names: AbstractSet[str]
 

@@ -11,14 +11,27 @@ import msgspec
 from stream_update.codecs.fast import Fast
 from stream_update.codecs.layout import MISSING, Layout, Rows, SourceOptions
 from stream_update.codecs.strict import Strict
+from stream_update.codecs.tables import Tables
 from stream_update.errors import BadEvent, ConfigError
 from stream_update.events import Batch
 
 __all__ = ["RecordReader", "reader_of"]
 
 
+TOGETHER = 128
+"""Records read at once: enough that asking once pays, few enough that a bad one, for which
+they are read again, costs little."""
+MANY = 512
+"""The same where bad ones are rare."""
+
+
 class RecordReader(Protocol):
     """Reads the records of a batch, many at once if they are valid beyond doubt."""
+
+    @property
+    def together(self) -> int:
+        """How many it is to be asked for at once."""
+        ...
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
         """Those at these places; None if one of them needs a closer look."""
@@ -29,25 +42,39 @@ class RecordReader(Protocol):
         ...
 
 
-def reader_of(source: SourceOptions, layout: Layout, *, sets: bool = False) -> RecordReader:
-    """The reader for ``source.format``; ``sets``: labels may be lists and objects.
+def reader_of(
+    source: SourceOptions, layout: Layout, *, sets: bool = False, tables: bool = False
+) -> RecordReader:
+    """The reader for ``source.format``; ``sets``: labels may be lists and objects; ``tables``:
+    features may be a :class:`~stream_update.events.Table`.
 
     Raises :class:`ConfigError`.
     """
     if source.format == "raw":
         return Arrays(source, layout)
-    return Objects(source, layout, sets=sets)
+    return Objects(source, layout, sets=sets, tables=tables)
 
 
 class Objects:
     """JSON objects."""
 
-    def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool) -> None:
+    def __init__(self, source: SourceOptions, layout: Layout, *, sets: bool, tables: bool) -> None:
+        self._tables = Tables(source, layout) if tables and not sets else None
         self._fast = Fast(source, layout, sets=sets)
         self._strict = Strict(source, layout)
 
+    @property
+    def together(self) -> int:
+        return MANY if self._tables is not None and self._tables.steady else TOGETHER
+
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
-        return self._fast.read(batch.values[start:stop])
+        values, tables = batch.values[start:stop], self._tables
+        rows = tables.read(values) if tables is not None else None
+        if rows is None:
+            rows = self._fast.read(values)
+            if rows is not None and tables is not None:
+                tables.see(values)
+        return rows
 
     def one(self, batch: Batch, place: int) -> Rows:
         return self._strict.read(batch.values[place])
@@ -82,6 +109,10 @@ class Arrays:
                 f"max_bytes ({source.max_bytes}) lets a record have",
                 hint=f"max_bytes = {self._size}, or more",
             )
+
+    @property
+    def together(self) -> int:
+        return TOGETHER
 
     def all(self, batch: Batch, start: int, stop: int) -> Rows | None:
         values = batch.values[start:stop]

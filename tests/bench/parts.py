@@ -4,7 +4,8 @@
 
 The events are those of tests.bench.throughput. "echo" is a learner that costs next to nothing
 and answers labels and probabilities as columns, so that what is left is the path's own cost.
-Each line is measured in turn in every round; the median and the spread are given.
+Each line is measured in turn in every round; the median and the spread are given. A compiled
+learner is measured where numba is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +28,7 @@ from stream_update.codecs import JsonCodec
 from stream_update.config import Config, load
 from stream_update.events import Batch, Block, Chances, Features, Outcomes, Predictions, Tree
 from stream_update.lane import Lane
+from stream_update.learners.compiled import CompiledLearner
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor
 from stream_update.monitors.prequential import Prequential
@@ -116,8 +119,8 @@ class Ways:
             for outcomes in self._answered
         ]
 
-    def _decoded(self) -> Iterator[Block]:
-        codec = JsonCodec(self._config.source, "binary")
+    def _decoded(self, *, tables: bool = False) -> Iterator[Block]:
+        codec = JsonCodec(self._config.source, "binary", tables=tables)
         return map(codec.decode, self._batches)
 
     def _outcomes(self, block: Block) -> Outcomes:
@@ -127,6 +130,7 @@ class Ways:
     def all(self) -> dict[str, Way]:
         return {
             "decode": self._decode,
+            "decode, table": lambda: self._decode(tables=True),
             "lane, echo": lambda: self._feed(Echo(self._block), []),
             "river alone": self._river,
             "river learner": self._river_learner,
@@ -141,21 +145,28 @@ class Ways:
             "the same, reacting": lambda: self._through(
                 RiverLearner(model, "binary"), monitors("reset")
             ),
+            "all but reading, compiled": lambda: self._compiled(tables=True),
+            "the same from dictionaries": lambda: self._compiled(tables=False),
             "bare loop": self._bare,
         }
 
-    def _decode(self) -> None:
-        for _ in self._decoded():
+    def _decode(self, *, tables: bool = False) -> None:
+        for _ in self._decoded(tables=tables):
             pass
+
+    def _compiled(self, *, tables: bool) -> None:
+        self._through(CompiledLearner(model(), "binary"), monitors(), tables=tables)
 
     def _feed(self, learner: Learner, watching: Sequence[Monitor]) -> None:
         lane = Lane(learner, watching, {0: 0})
         for block in self._blocks:
             lane.feed(block)
 
-    def _through(self, learner: Learner, watching: Sequence[Monitor]) -> None:
+    def _through(
+        self, learner: Learner, watching: Sequence[Monitor], *, tables: bool = False
+    ) -> None:
         lane = Lane(learner, watching, {0: 0})
-        for block in self._decoded():
+        for block in self._decoded(tables=tables):
             lane.feed(block)
 
     def _river(self) -> None:
@@ -212,6 +223,8 @@ def main() -> None:
         path = Path(folder)
         config = load(configure(path, f"sqlite:///{path / 'none.db'}", "parts"))
     ways = Ways(config, options.events, options.block).all()
+    if find_spec("numba") is None:
+        del ways["all but reading, compiled"], ways["the same from dictionaries"]
     chosen = {name: way for name, way in ways.items() if options.only in name}
     costs: dict[str, list[float]] = {name: [] for name in chosen}
     for _ in range(options.rounds):

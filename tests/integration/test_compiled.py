@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream_update.assemble import open_log
+from stream_update.codecs import tables
+from stream_update.components import components, fresh_lane
 from stream_update.config import load
 from stream_update.errors import ConfigError
+from stream_update.events import Batch, Table
 from stream_update.follower import ModelSubscriber
+from stream_update.learners.compiled import CompiledLearner
 from stream_update.learners.river import RiverLearner
 from tests.learning import Case, finished, learn, newest
-from tests.programs import PIPELINE, call, elec2, write_jsonl
+from tests.programs import PIPELINE, call, configure, elec2, write_jsonl
 
 pytest.importorskip("numba")
 
@@ -72,6 +77,52 @@ def test_cuts_change_nothing(tmp_path: Path, learner: str, extra: str) -> None:
     learn(cut, max_events=500)
     assert figures(finished(cut)) == figures(expected)
     assert newest(cut).manifest.digest == newest(whole).manifest.digest
+
+
+SOURCE = 'id = "n"\ntime = "at"\nduplicate_window = 50'
+
+
+def test_whether_events_come_as_tables_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ids that come again, and events that are of another kind, late or no events."""
+    events = [
+        {"n": f"e:{number - (number % 100 == 99)}", "at": f"2026-01-01T00:{number % 60:02}:00"}
+        | event
+        for number, event in enumerate(elec2(1200))
+    ]
+    for number in range(300, 340, 3):
+        events[number] = dict(reversed(events[number].items()))
+    for number in range(700, 1200):
+        events[number]["late"] = number % 7
+    events[400]["nswprice"] = "high"
+    events[500]["nswprice"] = None
+    events[600]["class"] = None
+    case = Case(tmp_path, events, learner=COMPILED, source=SOURCE)
+    # Or it would rest for most of a stream that is so short.
+    monkeypatch.setattr(tables, "REST", 0)
+    monkeypatch.setattr(tables, "MOST", 1)
+    tabled = case.config("tabled", learner=COMPILED, source=SOURCE)
+    learn(tabled, max_events=333)
+    found = finished(tabled)
+    monkeypatch.setattr(CompiledLearner, "takes_tables", False)
+    plain = case.config("plain", learner=COMPILED, source=SOURCE)
+    assert figures(found) == figures(finished(plain))
+    assert found["dead_letters"] == 1
+    assert newest(tabled).manifest.digest == newest(plain).manifest.digest
+
+
+@pytest.mark.parametrize(("extra", "kind"), [("", Table), (WRAPPED, list)], ids=["alone", "wrap"])
+def test_who_takes_tables_gets_them(tmp_path: Path, extra: str, kind: type) -> None:
+    config = load(configure(tmp_path, "sqlite:///none.db", "app", learner=COMPILED, extra=extra))
+    kit = fresh_lane(config, components(config), {0: 0})
+    values = [json.dumps(event).encode() for event in elec2(900)]
+    blocks = [
+        kit.decode(Batch("t", 0, range(start, start + 300), values[start : start + 300]))
+        for start in range(0, 900, 300)
+    ]
+    assert type(blocks[-1].features) is kind
+    assert sum(len(block.features) for block in blocks) == 900
 
 
 def test_who_follows_predicts_with_river(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from river import (
 
 from stream_update import objects
 from stream_update.errors import ConfigError, CorruptSnapshot, LearnerFailed
-from stream_update.events import Predictions
+from stream_update.events import Predictions, Table
 from stream_update.learners.compiled import CompiledLearner
 from stream_update.learners.river import RiverLearner
 from stream_update.testing import check_learner
@@ -173,16 +173,18 @@ def test_laws(name: str) -> None:
     check_learner(lambda: CompiledLearner(case.make(), case.task), xs, ys)
 
 
+@pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize("value", ["red", None, [1.0, 2.0], "1.5", 10**400])
-def test_what_is_no_number_fails_as_in_river(value: Any) -> None:
+def test_what_is_no_number_fails_as_in_river(value: Any, table: bool) -> None:
     case = CASES["LogisticRegression sgd"]
     xs, ys = stream("Elec2", 60)
     xs[41]["nswprice"] = value
     river, compiled = both(case.make, case.task)
+    given = Table(list(xs[0]), [value for x in xs for value in x.values()]) if table else xs
     failures = []
-    for learner in (river, compiled):
+    for learner, events in ((river, xs), (compiled, given)):
         with pytest.raises(LearnerFailed) as caught:
-            learner.predict_then_learn(xs, ys)
+            learner.predict_then_learn(events, ys)
         failures.append(caught.value)
     assert (failures[1].index, failures[1].phase) == (failures[0].index, failures[0].phase)
     assert str(failures[1].cause) == str(failures[0].cause)

@@ -13,7 +13,7 @@ from river import drift, linear_model, preprocessing, tree
 from stream_update import plugins
 from stream_update.components import components
 from stream_update.config import parse
-from stream_update.events import Alarm, Features, Outcomes, Predictions, Tree
+from stream_update.events import Alarm, Features, Outcomes, Predictions, Table, Tree
 from stream_update.learners.river import RiverLearner
 from stream_update.monitors.drift import DriftMonitor
 from stream_update.monitors.prequential import Prequential
@@ -62,12 +62,15 @@ class Mean:
         Mean.made += 1
         self.batch = batch
         self.fault = fault
+        self.takes_tables = "table" in fault
         self.sum, self.count = 0.0, 0
         if fault == "seed":
             self.sum = float(Mean.made)
 
     def predict(self, features: Sequence[Features]) -> Predictions:
         value = self.sum / max(1, self.count)
+        if self.fault == "answers to a table" and isinstance(features, Table):
+            value += 1.0
         if self.fault == "predict":
             self.sum += 1.0
         if self.fault == "later":
@@ -77,13 +80,17 @@ class Mean:
     def learn(self, features: Sequence[Features], labels: Sequence[Any]) -> None:
         if self.fault == "input":
             features[0]["more"] = 1.0
+        if self.fault == "learns a table" and isinstance(features, Table):
+            self.sum += 1e-9
         self.sum += sum(map(float, labels))
         self.count += len(labels)
 
     def predict_then_learn(
         self, features: Sequence[Features], labels: Sequence[Any]
     ) -> Predictions:
-        if self.fault == "block":
+        if self.fault == "block" or (
+            self.fault == "block of a table" and isinstance(features, Table)
+        ):
             said = self.predict(features)
             self.learn(features, labels)
             return said
@@ -118,6 +125,9 @@ def test_a_learner_of_ones_own(batch: int) -> None:
     ("fault", "message"),
     [
         ("seed", "two fresh learners"),
+        ("answers to a table", "as a table it says other"),
+        ("learns a table", "as a table it"),
+        ("block of a table", "predict_then_learn of events as a table"),
         ("predict", "to predict other events changed"),
         ("later", "to predict other events changed"),
         ("input", "events were changed"),

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream_update.events import Features
-from stream_update.learners.compiled.rows import NOT_NUMBERS, Floats, floats
+from stream_update.events import Features, Table
+from stream_update.learners.compiled.rows import NOT_NUMBERS, Floats, floats, values
 
 __all__ = ["Hashing"]
 
@@ -39,19 +39,19 @@ class Hashing:
         names are the same; None if they are not, or if two of them meet in one number.
         """
         names = list(features[0]) if features else []
-        if list(chain.from_iterable(features)) != names * len(features):
+        if not isinstance(features, Table) and (
+            list(chain.from_iterable(features)) != names * len(features)
+        ):
             return None
         if names != self._last.names:
             self._last = self._known(names)
         if not self._last.apart:
             return None
         try:
-            values = floats(
-                chain.from_iterable(map(dict.values, features)), len(names) * len(features)
-            )
+            found = floats(values(features), len(names) * len(features))
         except NOT_NUMBERS:
             return None
-        return self._last.numbers, values * np.tile(self._last.signs, len(features))
+        return self._last.numbers, found * np.tile(self._last.signs, len(features))
 
     def _known(self, names: list[Any]) -> _Names:
         pairs = [pair for name in names for pair in self._hasher.transform_one({name: 1}).items()]

@@ -43,6 +43,7 @@ class CompiledLearner:
 
     batch = 1
     dumps_in_a_copy = True
+    takes_tables = True
 
     def __init__(self, model: Any, task: str) -> None:
         self._fresh = copy.deepcopy(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from stream_update.learners.compiled.family import Family
 from stream_update.learners.compiled.glm import chances, truths
 from stream_update.learners.compiled.initial import Initial
 from stream_update.learners.compiled.optimizers import fill_optimizer, read_optimizer
-from stream_update.learners.compiled.rows import Floats, Rows, floats
+from stream_update.learners.compiled.rows import Floats, Rows, floats, values
 
 __all__ = ["Machine"]
 
@@ -75,7 +74,7 @@ class Machine(Family):
         """A text is a feature of its own, as in river."""
         if self._scaler is not None:
             return features
-        kinds = set(map(type, itertools.chain.from_iterable(map(dict.values, features))))
+        kinds = set(map(type, values(features)))
         if str not in kinds:
             return features
         return [self._last._ohe_cat_features(event) for event in features]  # noqa: SLF001 - the names that river gives them

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_update.events import Features
+from stream_update.events import Features, Table
 
-__all__ = ["NOT_NUMBERS", "Floats", "Numbers", "Rows", "Slots", "floats"]
+__all__ = ["NOT_NUMBERS", "Floats", "Numbers", "Rows", "Slots", "floats", "values"]
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -27,6 +27,13 @@ def floats(values: Iterable[Any], count: int) -> Floats:
     buffer = bytearray(8 * count)
     struct.pack_into(f"{count}d", buffer, 0, *values)
     return np.frombuffer(buffer)
+
+
+def values(features: Sequence[Features]) -> Iterable[Any]:
+    """The values of the first event, then those of the second, and so on."""
+    if isinstance(features, Table):
+        return features.values
+    return chain.from_iterable(map(dict.values, features))
 
 
 class Rows(NamedTuple):
@@ -75,6 +82,9 @@ class Slots:
         Raises one of :data:`NOT_NUMBERS`, and then no name has got a number.
         """
         count = len(features)
+        if isinstance(features, Table):
+            names, total = list(features.names), len(features.values)
+            return self.alike(names, count, floats(features.values, total))
         names = list(chain.from_iterable(features))
         values = floats(chain.from_iterable(map(dict.values, features)), len(names))
         # A name occurs once in an event, so this holds only if all events have these names.
