@@ -63,7 +63,12 @@ BENCHES = {
         "--seconds 3 --checkpoint-seconds 0.02 --client librdkafka",
         json=False,
     ),
-    "scaling": Bench("scaling", "--rounds 3", "--events 5000 --rounds 1", json=False),
+    "scaling": Bench(
+        "scaling",
+        "--log kafka --client librdkafka --rounds 2",
+        "--log kafka --events 20000 --rounds 1",
+        json=False,
+    ),
     "checkpoints": Bench("checkpoints", "", "--seconds 1 --processes 1 2"),
     "dead letters": Bench("dead_letters", "--log kafka", "--log kafka --events 5000 --rounds 1"),
     "replay": Bench("replay", "--log kafka", "--log kafka --events 20000 --rounds 1"),

@@ -1,12 +1,14 @@
 """Events a second over partitions and processes, both logs.
 
-    python -m tests.bench.scaling [--events 100000] [--rounds 3] [--counts 1 2 4]
-                                  [--kafka HOST:PORT]
+    python -m tests.bench.scaling [--events 400000] [--rounds 3] [--counts 1 2 4]
+                                  [--log sqlite|kafka|both] [--client kafka-python|librdkafka]
 
 A topic of N partitions is learned to its end by ``run --processes N``. The rate is that of
-the whole command, with the start of its processes ("whole"), and of the time in which
-checkpoints arrived ("steady": from the first checkpoint of any lane to the last of all).
-Beside it stands the number of cores: more processes than cores learn no faster.
+the whole command, with the start of its processes and their waiting for each other at the end
+("whole"), and from the moment at which a tenth of the events is committed to the one at which nine
+tenths are ("steady").
+Beside it stands the number of cores: more processes than cores learn no faster. Without
+--kafka a broker is started.
 """
 
 from __future__ import annotations
@@ -14,86 +16,92 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from stream_update.config import load
+from stream_update.plugins import open_log
+from tests.bench import logs
 from tests.bench.throughput import fill
 from tests.programs import configure
 
-CHECKPOINT = re.compile(r"^\[(\d)\] .* checkpoint: (\d+) events")
+SHARES = (0.1, 0.9)
+LOOK_S = 0.02
 
 
-def learn(config: Path, processes: int) -> dict[str, float]:
+def learn(path: Path, processes: int, events: int) -> dict[str, float]:
     """One whole run, in a lineage of its own."""
-    began = time.perf_counter()
+    own = f"lineage=bench-{uuid.uuid4().hex[:8]}"
+    config = load(path, [own])
     command = [
-        *(sys.executable, "-m", "stream_update", "run", "-c", str(config), "--until-end", "--json"),
-        *("--processes", str(processes), "-s", f"lineage=bench-{uuid.uuid4().hex[:8]}"),
+        *(sys.executable, "-m", "stream_update", "run", "-c", str(path), "--until-end", "--json"),
+        *("--processes", str(processes), "-s", own),
     ]
-    arrived: list[tuple[float, str, int]] = []
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stderr:
-            found = CHECKPOINT.match(line if processes > 1 else f"[1] {line}")
-            if found is not None:
-                arrived.append((time.perf_counter(), found[1], int(found[2])))
-        report = json.loads(process.stdout.read())
+    reached: list[float] = []
+    with open_log(config.log, config.kafka) as log:
+        began = time.perf_counter()
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        ) as process:
+            while process.poll() is None and len(reached) < len(SHARES):
+                at = log.committed(config.trainer_group, config.source.topic)
+                if sum(one.offset for one in at.values()) >= SHARES[len(reached)] * events:
+                    reached.append(time.perf_counter())
+                time.sleep(LOOK_S)
+            report = json.loads(process.communicate()[0])
+        whole = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"the run ended with {process.returncode}")
-    whole = time.perf_counter() - began
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    moved = arrived[0][0]
-    for at, number, events in arrived:
-        first.setdefault(number, events)
-        if events > last.get(number, 0):
-            last[number], moved = events, at
-    steady = sum(last.values()) - first[arrived[0][1]]
+    low, high = SHARES
+    start, end = reached
     return {
         "events": report["events"],
         "whole": report["events"] / whole,
-        "steady": steady / (moved - arrived[0][0]) if moved > arrived[0][0] else 0.0,
+        "steady": (high - low) * events / (end - start),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="a broker that runs already")
+    parser.add_argument("--client", choices=["kafka-python", "librdkafka"], default="kafka-python")
+    logs.add_options(parser)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
         folder = Path(name)
-        logs = [f"sqlite:///{folder / 'bench.db'}"]
-        if options.kafka:
-            logs.append(f"kafka://{options.kafka}")
+        client = f'[kafka]\nclient = "{options.client}"\n'
         print(f"{'log':<8}{'partitions':>11}{'processes':>10}{'whole':>9}{'steady':>9}")
-        for log in logs:
+        for log in logs.addresses(options, folder, opened):
             configs = {}
             for count in options.counts:
                 app = f"bench-{uuid.uuid4().hex[:8]}"
-                configs[count] = configure(folder, log, app, partitions=count, checkpoint=2000)
+                configs[count] = configure(
+                    folder,
+                    log,
+                    app,
+                    partitions=count,
+                    checkpoint=2000,
+                    extra=client if log.startswith("kafka") else "",
+                )
                 fill(configs[count], options.events)
             found: dict[int, list[dict[str, float]]] = {count: [] for count in configs}
             for _ in range(options.rounds):
                 for count, config in configs.items():
-                    found[count].append(learn(config, count))
+                    found[count].append(learn(config, count, options.events))
             for count, passes in found.items():
                 row = {
                     "log": log.partition("://")[0],
