@@ -221,7 +221,8 @@ def run(request: Request, descriptors: Sequence[int]) -> None:
     os.environ.update(request.environment)
     os.chdir(request.folder)
     # As `python -m` has it, so that a module beside the configuration is found.
-    sys.path[0] = request.folder
+    given = request.environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [request.folder, *filter(None, given)]
     sys.argv = ["stream-update", *request.arguments]
     random.seed()
     np.random.seed()  # noqa: NPY002 - the one that libraries share
