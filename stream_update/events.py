@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import eq
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ __all__ = [
     "Tree",
     "Unlabelled",
 ]
+
+T = TypeVar("T")
 
 Features = dict[str, Any]
 """Feature name to number, string, bool or list of numbers. A missing feature is absent."""
@@ -212,7 +214,20 @@ class Block(NamedTuple):
     without_labels: Unlabelled | None = None
 
 
-class Table(Sequence[Features]):
+class _Standing(Sequence[T]):
+    """What stands for a sequence of mappings: it is equal to one of equal mappings."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Table(_Standing[Features]):
     """Events that all have the same names in the same order, as their values alone.
 
     ``names`` are those of one event, at least one, and ``values`` are those of the first
@@ -260,18 +275,11 @@ class Table(Sequence[Features]):
         start = place * len(self.names)
         return self.values[start : start + len(self.names)]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(map(eq, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.names!r}, {self.values!r})"
 
 
-class Chances(Sequence[Mapping[Any, float]]):
+class Chances(_Standing[Mapping[Any, float]]):
     """Probabilities as columns, for learners that compute many events at once.
 
     ``columns`` has for each label its probability at each event: lists, or arrays of one
@@ -307,13 +315,6 @@ class Chances(Sequence[Mapping[Any, float]]):
         labels = list(self.columns)
         for row in zip(*self.columns.values(), strict=True):
             yield dict(zip(labels, map(float, row), strict=True))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(map(eq, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.columns!r})"
